@@ -1,0 +1,46 @@
+"""Golden data, the shared folder beside the repository, and tiny inputs that several tests use."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+SHARED = ROOT.parent / "shared"  # weights, photographs and data sets that are not ours to commit
+
+torch.set_num_threads(1)  # the golden numbers were made with one thread, and tests run side by side
+
+
+def _golden_file(name: str) -> Path:
+    for folder in (GOLDEN, SHARED / "golden"):
+        if (folder / name).exists():
+            return folder / name
+    pytest.skip(f"needs ../shared/golden/{name}, which is not beside this clone")
+
+
+@pytest.fixture(scope="session")
+def golden_json():
+    """golden_json("loss") -> the parsed loss.json; skips where the file is not at hand."""
+    return lambda stem: json.loads(_golden_file(f"{stem}.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def golden_npz():
+    """golden_npz("loss") -> {key: array} of loss.npz; skips where the file is not at hand."""
+    return lambda stem: dict(np.load(_golden_file(f"{stem}.npz")))
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """shared("weights/yolov5n.pt") -> its Path; skips where ../shared is not at hand."""
+
+    def find(relative: str) -> Path:
+        path = SHARED / relative
+        if not path.exists():
+            pytest.skip(f"needs ../shared/{relative}, which is not beside this clone")
+        return path
+
+    return find

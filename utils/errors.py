@@ -1,0 +1,24 @@
+"""The one exception for input that cannot be used, and how the scripts show it. Not for our own bugs: those keep their
+traceback."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used. The message says what was expected, what was got, and where (file, line, key)."""
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Ends a script with one message and exit code 1 on an InputError or an operating-system error (no space, no
+    permission), and with 130 on Ctrl+C. Anything else is a bug and passes through with its traceback."""
+    try:
+        yield
+    except (InputError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
