@@ -1,0 +1,42 @@
+# make demo   install, train a dynamic YOLOv5 on handwritten digits, validate it, draw its detections
+# make test   install, lint, all tests            make test-fast   without the slow ones
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+
+.PHONY: demo test test-fast lint format clean
+
+.venv/runtime: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/dev: .venv/runtime requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+demo: .venv/runtime
+	$(BIN)/python train.py --cfg models/yolov5n_dynamic.yaml --epochs 30 --project $(DEMO) --name train --exist-ok
+	$(BIN)/python val.py --weights $(DEMO)/train/weights/best.pt --project $(DEMO) --name val --exist-ok
+	$(BIN)/python detect.py --weights $(DEMO)/train/weights/best.pt --project $(DEMO) --name detect --exist-ok
+	@echo
+	@echo "Look at what it made:"
+	@ls -1 $(DEMO)/train/results.png $(DEMO)/train/train_batch0.jpg $(DEMO)/val/val_batch0_labels.jpg \
+		$(DEMO)/val/val_batch0_pred.jpg $(DEMO)/val/confusion_matrix.png $(DEMO)/detect/*.jpg
+
+test: lint
+	$(BIN)/python -m pytest -q -n 2 --durations=15
+
+test-fast: lint
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf runs/demo .pytest_cache .ruff_cache
