@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used. The message tells what was expected, what was got and the file, line or key."""
+    """What the user gave cannot be used. The message tells what was expected, what was got and where it stands."""
 
 
 @contextmanager
