@@ -1,5 +1,5 @@
-"""Box formats and overlaps as pure functions of arrays. Not for anchors (utils/anchors.py) or for matching detections to
-labels (utils/metrics.py).
+"""Box formats and overlaps as pure functions of arrays. Not for anchors (utils/anchors.py), nor for matching detections
+to labels (utils/metrics.py).
 
 Formats, always along the last axis: `xyxy` two corners, `xywh` centre and size, an `n` at the end = divided by the
 image's width and height. The converters take numpy arrays and torch tensors alike and return the same kind and dtype.
