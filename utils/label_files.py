@@ -1,0 +1,255 @@
+"""Images and the label file of each: list them, find them, parse and verify one. Not for a whole set: utils/labels.py
+indexes that, and utils/datasets.py reads the pixels."""
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from utils.boxes import segments2boxes, xywh2xyxy
+from utils.errors import InputError
+
+IMAGE_SUFFIXES = ("bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp")
+IMAGE_FORMATS = ("BMP", "DNG", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # as Pillow names the content, whatever the suffix
+MIN_SIDE = 10  # pixels
+EXIF_ORIENTATION = 274
+QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+MOST_COLUMNS_OF_BOXES = 8  # one longer row makes a file one of polygons, as in v6.1
+
+
+class LabelFault(ValueError):
+    """A label file or an image that cannot be used; the message is the reason, without the file's name."""
+
+
+class Counts(NamedTuple):
+    """Label files missing, found and empty; images set aside for a fault in them or in their labels."""
+
+    missing: int = 0
+    found: int = 0
+    empty: int = 0
+    corrupt: int = 0
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What verify() saw of one image: displayed size (width, height), rows (n, 5) float32 [class, x, y, w, h] in 0..1,
+    polygons (k, 2) in 0..1, one a row, or none at all. `note` says what was wrong, also where the image stays."""
+
+    image: str
+    size_wh: tuple[int, int]
+    rows: np.ndarray
+    segments: list[np.ndarray]
+    counts: Counts
+    note: str = ""
+
+
+# ---------------------------------------------------------------------------------------------------- list the images
+def _is_image(name: str) -> bool:
+    return name.rpartition(".")[2].lower() in IMAGE_SUFFIXES
+
+
+def _in_directory(folder: str) -> list[str]:
+    """Images below a folder, links followed; hidden names are left out (macOS leaves ._x.jpg beside x.jpg)."""
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [f"{parent}{os.sep}{name}" for name in names if _is_image(name) and not name.startswith(".")]
+    return found
+
+
+def _in_list_file(file: Path) -> list[str]:
+    """Images that a text file names, one a line; `./` stands for the list's own folder."""
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"expected images, a directory or a UTF-8 text file that lists images, got {file}") from error
+    here = f"{file.parent}{os.sep}"
+    return [here + line[2:] if line.startswith("./") else line for line in lines if _is_image(line)]
+
+
+def _from_source(source: str) -> list[str]:
+    path = Path(source)
+    if path.is_dir():
+        found = _in_directory(os.path.normpath(source))
+    elif path.is_file():
+        found = [source] if _is_image(source) else _in_list_file(path)
+    elif glob.has_magic(source):
+        found = [name for name in glob.glob(source, recursive=True) if _is_image(name)]  # noqa: PTH207 (text, not Path)
+    else:
+        raise InputError(f"{source}: expected a directory of images, a list file or a pattern; nothing is there")
+    if not found:
+        raise InputError(f"{source}: no images there (suffixes looked for: {' '.join(IMAGE_SUFFIXES)})")
+    return found
+
+
+def image_files(sources: str | Path | Iterable[str | Path]) -> list[str]:
+    """Images of directories (with all below them), list files and glob patterns, sorted by path over all sources.
+
+    Raises InputError where a source does not exist or holds no image.
+    """
+    listed = [sources] if isinstance(sources, str | Path) else list(sources)
+    if not listed:
+        raise InputError("expected at least one directory or list file of images, got none")
+    return sorted(name.replace("/", os.sep) for source in listed for name in _from_source(str(source)))
+
+
+def label_path(image: str) -> str:
+    """.../images/a/x.jpg -> .../labels/a/x.txt: the last folder named `images` counts. With none: beside the image."""
+    parts = image.split(os.sep)  # noqa: PTH206 (text all through: a Path a million times over costs seconds)
+    for place in range(len(parts) - 2, -1, -1):
+        if parts[place] == "images":
+            parts[place] = "labels"
+            break
+    stem, dot, _ = parts[-1].rpartition(".")
+    parts[-1] = f"{stem if dot else parts[-1]}.txt"
+    return os.sep.join(parts)  # noqa: PTH118
+
+
+# ------------------------------------------------------------------------------------------------------- verify one
+def _numbers(words: Sequence[str]) -> np.ndarray:
+    try:
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is a fault of its own
+            return np.array(words, np.float32)
+    except ValueError as error:
+        raise LabelFault(f"expected numbers, got {str(error).rpartition(':')[2].strip()}") from error
+
+
+def _boxes(table: Sequence[Sequence[str]]) -> np.ndarray:
+    for words in table:
+        if len(words) != 5:
+            raise LabelFault(f"expected 5 columns [class x y w h], got {len(words)}")
+    return _numbers(table)
+
+
+def _polygon(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """One row of a file that has polygons -> its label row (5,) and its points (k, 2). A box among them stays a box,
+    and its corners are its points."""
+    values = _numbers(words)
+    if len(values) == 5:
+        left, top, right, bottom = xywh2xyxy(values[None, 1:])[0]
+        return values, np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
+    if len(values) < 7 or len(values) % 2 == 0:
+        raise LabelFault(f"expected a class and at least 3 points (x, y), got {len(values)} columns")
+    points = values[1:].reshape(-1, 2)  # (k, 2)
+    return np.concatenate((values[:1], segments2boxes([points])[0])), points
+
+
+def _some(values: np.ndarray) -> str:
+    return ", ".join(f"{value:g}" for value in values[:3])
+
+
+def _check_rows(rows: np.ndarray) -> None:
+    classes, boxes = rows[:, 0], rows[:, 1:]
+    if not np.isfinite(rows).all():
+        raise LabelFault("expected finite numbers, got nan or inf")
+    if (rows < 0).any():
+        raise LabelFault(f"expected no negative number, got {_some(rows[rows < 0])}")
+    if (boxes > 1).any():
+        raise LabelFault(f"expected coordinates normalised to 0..1, got {_some(boxes[boxes > 1])}")
+    if (classes % 1).any():
+        raise LabelFault(f"expected whole numbers as classes, got {_some(classes[classes % 1 > 0])}")
+
+
+def parse_labels(text: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A label file's text -> rows (n, 5) float32 [class, x, y, w, h] in 0..1 and polygons (k, 2), one a row or none.
+
+    A file is of polygons where a row has more than 8 columns, else of boxes. Duplicates may be in it still. Raises
+    LabelFault on anything else than rows of numbers in range.
+
+    Differs from v6.1: a line of blanks is no fault; a box in a file of polygons stays a box, where v6.1 takes its
+    centre and size for two points; a class like 1.5 is a fault, where v6.1 cuts it to 1.
+    """
+    table = [words for words in map(str.split, text.splitlines()) if words]
+    if not table:
+        return np.zeros((0, 5), np.float32), []
+    if any(len(words) > MOST_COLUMNS_OF_BOXES for words in table):
+        rows, segments = zip(*map(_polygon, table), strict=True)
+        rows, segments = np.stack(rows), list(segments)
+    else:
+        rows, segments = _boxes(table), []
+    _check_rows(rows)
+    return rows, segments
+
+
+def _read_labels(file: str) -> tuple[np.ndarray, list[np.ndarray], int]:
+    """Rows, polygons, and how many duplicate rows were dropped. With duplicates the rest comes sorted, as in v6.1.
+
+    Differs from v6.1: duplicates in a file of polygons are dropped too (there the image is lost); a byte-order mark,
+    which Windows editors write, is skipped.
+    """
+    try:
+        rows, segments = parse_labels(Path(file).read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise LabelFault(f"expected UTF-8 text: {error.reason} at byte {error.start}") from error
+    if len(rows) < 2:
+        return rows, segments, 0
+    kept = np.unique(rows, axis=0, return_index=True)[1]
+    if len(kept) == len(rows):
+        return rows, segments, 0
+    return rows[kept], [segments[i] for i in kept] if segments else [], len(rows) - len(kept)
+
+
+def _size_as_shown(image: Image.Image) -> tuple[int, int]:
+    """(width, height) after the turn that EXIF asks for, which OpenCV makes on reading JPEG, PNG and WebP.
+
+    Differs from v6.1: orientations 5 and 7 swap the sides too, and formats other than JPEG are turned.
+    """
+    exif = Image.Exif()
+    exif.load(image.info.get("exif"))
+    width, height = image.size
+    return (height, width) if exif.get(EXIF_ORIENTATION) in QUARTER_TURNS else (width, height)
+
+
+def _check_jpeg_tail(file: str) -> str:
+    """'' where a JPEG ends as it should, else a note; raises OSError where its data is cut off.
+
+    Differs from v6.1, which writes such a file anew, in place and with loss: ours reads it as it is, every time.
+    """
+    with open(file, "rb") as handle:
+        handle.seek(-2, os.SEEK_END)
+        if handle.read() == b"\xff\xd9":
+            return ""
+    with Image.open(file) as image:
+        image.load()
+    return "bytes after the end of the JPEG are skipped"
+
+
+def _check_image(file: str) -> tuple[tuple[int, int], str]:
+    """Size (width, height) as shown, and a note or ''. Raises LabelFault on an image that cannot be used."""
+    try:
+        with Image.open(file) as image:
+            size_wh, kind = _size_as_shown(image), image.format
+            image.verify()
+        note = _check_jpeg_tail(file) if kind == "JPEG" else ""
+    except Exception as error:  # Pillow raises a dozen kinds on damaged files; the reason goes into the report
+        raise LabelFault(f"unreadable image: {str(error) or type(error).__name__}") from error
+    if min(size_wh) < MIN_SIDE:
+        raise LabelFault(f"expected an image of {MIN_SIDE} pixels a side or more, got {size_wh[0]} x {size_wh[1]}")
+    if kind not in IMAGE_FORMATS:
+        raise LabelFault(f"expected an image of {', '.join(IMAGE_FORMATS)}, got {kind}")
+    return size_wh, note
+
+
+def verify(image: str, label: str) -> Verified:
+    """One image and its label file (which may be missing: an image of background). Never raises on bad content:
+    counts.corrupt is 1 then, and the note says why."""
+    nothing = np.zeros((0, 5), np.float32)
+    found = 0
+    try:
+        size_wh, note = _check_image(image)
+        if not Path(label).is_file():
+            return Verified(image, size_wh, nothing, [], Counts(missing=1), f"{image}: {note}" if note else "")
+        found = 1
+        rows, segments, duplicates = _read_labels(label)
+    except (LabelFault, OSError) as error:
+        where = label if found else image
+        return Verified(image, (0, 0), nothing, [], Counts(found=found, corrupt=1), f"{where}: set aside: {error}")
+    if duplicates:
+        note = f"{duplicates} duplicate labels dropped"
+    counts = Counts(found=1, empty=int(not len(rows)))
+    return Verified(image, size_wh, rows, segments, counts, f"{image}: {note}" if note else "")

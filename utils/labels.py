@@ -1,0 +1,261 @@
+"""The labels of a whole set: verified in parallel, indexed in flat arrays, cached on disk. Not for single files, which
+utils/label_files.py parses, nor for pixels, which utils/datasets.py reads."""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.errors import InputError
+from utils.files import atomic_write
+from utils.label_files import Counts, Verified, image_files, label_path, verify
+from utils.log import LOGGER
+
+__all__ = ["IndexReport", "LabelIndex", "cache_file", "image_files", "index_labels", "label_path", "verify"]
+
+CACHE_FORMAT = 1  # in the cache's key: raise it when what is stored, or how files are verified, changes
+NOTES_KEPT, NOTES_TOLD = 200, 5
+CHUNK = 128  # images a task: large enough to pack well, small enough for a lively progress bar
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """Counts over all listed images, and the first notes (NOTES_KEPT of them at most) about single ones."""
+
+    counts: Counts = Counts()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class LabelIndex:
+    """The usable images of a set and their labels, in flat arrays, so that a million images stay cheap.
+
+    path_bytes uint8 with path_offsets (N+1,); sizes_wh (N, 2) int32, pixels as displayed; rows (M, 5) float32
+    [class, x, y, w, h] in 0..1 with offsets (N+1,) by image; points (P, 2) float32 with point_offsets (M+1,) by row.
+    """
+
+    path_bytes: np.ndarray
+    path_offsets: np.ndarray
+    sizes_wh: np.ndarray
+    offsets: np.ndarray
+    rows: np.ndarray
+    points: np.ndarray
+    point_offsets: np.ndarray
+    report: IndexReport
+
+    def __len__(self) -> int:
+        return len(self.sizes_wh)
+
+    def path(self, i: int) -> str:
+        """The image's path as it was listed."""
+        return os.fsdecode(self.path_bytes[self.path_offsets[i] : self.path_offsets[i + 1]].tobytes())
+
+    def labels(self, i: int) -> np.ndarray:
+        """Rows (n, 5) [class, x, y, w, h] of image i: a view, copy before writing."""
+        return self.rows[self.offsets[i] : self.offsets[i + 1]]
+
+    def segments(self, i: int) -> list[np.ndarray]:
+        """Polygons (k, 2) of image i, one a row; an empty list where its label file has boxes alone."""
+        bounds = self.point_offsets[self.offsets[i] : self.offsets[i + 1] + 1]
+        if bounds[0] == bounds[-1]:
+            return []
+        return [self.points[start:end] for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+# --------------------------------------------------------------------------------------------------- build the arrays
+def _offsets(lengths: Sequence[int]) -> np.ndarray:
+    return np.concatenate((np.zeros(1, np.int64), np.cumsum(np.asarray(lengths, np.int64))))
+
+
+def _points_by_row(item: Verified) -> list[np.ndarray]:
+    return item.segments or [np.zeros((0, 2), np.float32)] * len(item.rows)
+
+
+def pack(items: Sequence[Verified]) -> LabelIndex:
+    """Index of the verified images that are usable; the report counts them all."""
+    usable = [item for item in items if not item.counts.corrupt]
+    names = [os.fsencode(item.image) for item in usable]
+    points = [polygon for item in usable for polygon in _points_by_row(item)]
+    return LabelIndex(
+        path_bytes=np.frombuffer(b"".join(names), np.uint8),
+        path_offsets=_offsets([len(name) for name in names]),
+        sizes_wh=np.array([item.size_wh for item in usable], np.int32).reshape(-1, 2),
+        offsets=_offsets([len(item.rows) for item in usable]),
+        rows=np.concatenate([np.zeros((0, 5), np.float32), *(item.rows for item in usable)]),
+        points=np.concatenate([np.zeros((0, 2), np.float32), *points]),
+        point_offsets=_offsets([len(polygon) for polygon in points]),
+        report=IndexReport(
+            Counts(*(sum(column) for column in zip(*(item.counts for item in items), strict=True))),
+            tuple(item.note for item in items if item.note)[:NOTES_KEPT],
+        ),
+    )
+
+
+def _join(parts: Sequence[LabelIndex]) -> LabelIndex:
+    """One index from the parts, in their order."""
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    def joined_offsets(name: str) -> np.ndarray:
+        return _offsets(np.concatenate([np.diff(getattr(part, name)) for part in parts]))
+
+    return LabelIndex(
+        report=IndexReport(
+            Counts(*(sum(column) for column in zip(*(part.report.counts for part in parts), strict=True))),
+            tuple(note for part in parts for note in part.report.notes)[:NOTES_KEPT],
+        ),
+        **{name: joined(name) for name in ("path_bytes", "sizes_wh", "rows", "points")},
+        **{name: joined_offsets(name) for name in ("path_offsets", "offsets", "point_offsets")},
+    )
+
+
+def _verify_chunk(images: Sequence[str]) -> LabelIndex:
+    return pack([verify(image, label_path(image)) for image in images])
+
+
+def _verify_all(images: Sequence[str], workers: int, prefix: str) -> LabelIndex:
+    """Verifies all images on so many threads behind a progress bar."""
+    chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+    parts, total = [], Counts()
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(images), unit="image", dynamic_ncols=True) as bar:
+        for chunk, part in zip(chunks, pool.map(_verify_chunk, chunks), strict=True):
+            parts.append(part)
+            total = Counts(*map(sum, zip(total, part.report.counts, strict=True)))
+            bar.set_description(
+                f"{prefix}Scanning {Path(label_path(chunk[0])).parent}: {_spoken(total)}", refresh=False
+            )
+            bar.update(len(chunk))
+    return _join(parts)
+
+
+# ---------------------------------------------------------------------------------------------------------- the cache
+def cache_file(sources: Sequence[str | Path], images: Sequence[str]) -> Path:
+    """Where a set's label cache lies, as in v6.1: beside the last list file, else beside the folder of labels
+    (labels/train.cache)."""
+    last = Path(sources[-1])
+    return (last if last.is_file() else Path(label_path(images[0])).parent).with_suffix(".cache")
+
+
+def _fingerprint(images: Sequence[str]) -> str:
+    """Hash of the paths, sizes and times of images and labels: whatever changes one of them makes a cache stale."""
+    digest = hashlib.blake2b(f"format {CACHE_FORMAT}".encode(), digest_size=16)
+    for image in images:
+        for file in (image, label_path(image)):
+            try:
+                status = os.stat(file)  # noqa: PTH116 (a million Path objects cost seconds)
+                state = f"{status.st_size} {status.st_mtime_ns}"
+            except OSError:
+                state = "missing"
+            digest.update(b"%s\0%s\0" % (os.fsencode(file), state.encode()))
+    return digest.hexdigest()
+
+
+ARRAYS = ("path_bytes", "path_offsets", "sizes_wh", "offsets", "rows", "points", "point_offsets")
+
+
+def _write_cache(file: Path, key: str, index: LabelIndex) -> None:
+    told = json.dumps({"key": key, "counts": index.report.counts, "notes": index.report.notes})
+    arrays = {name: getattr(index, name) for name in ARRAYS}
+    try:
+        with atomic_write(file) as handle:
+            np.savez(handle, told=np.frombuffer(told.encode(), np.uint8), **arrays)
+    except OSError as error:
+        LOGGER.info(f"The label cache {file} cannot be written ({error}); labels are verified again next time")
+
+
+def _read_cache(file: Path, key: str) -> LabelIndex | None:
+    """The index stored under this key; None where the file is missing, stale, damaged, or v6.1's pickle."""
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            told = json.loads(stored["told"].tobytes())
+            if told["key"] != key:
+                return None
+            report = IndexReport(Counts(*told["counts"]), tuple(told["notes"]))
+            return LabelIndex(report=report, **{name: stored[name] for name in ARRAYS})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        LOGGER.info(f"The label cache {file} is not one of ours or damaged ({error}); it is made anew")
+        return None
+
+
+# ---------------------------------------------------------------------------------------------------------- the whole
+def _spoken(counts: Counts) -> str:
+    return f"{counts.found} found, {counts.missing} missing, {counts.empty} empty, {counts.corrupt} corrupt"
+
+
+def _tell(index: LabelIndex, images: Sequence[str], prefix: str) -> None:
+    """Logs how many images matched a label file, and the first of what did not."""
+    counts, notes = index.report.counts, index.report.notes
+    LOGGER.info(f"{prefix}{len(index)} of {len(images)} images are usable; labels: {_spoken(counts)}")
+    if counts.missing:
+        missing = next((image for image in images if not os.path.exists(label_path(image))), "")  # noqa: PTH110
+        LOGGER.info(f"{prefix}{counts.missing} images have no label file, as {missing}: expected {label_path(missing)}")
+    for note in notes[:NOTES_TOLD]:
+        LOGGER.warning(f"{prefix}{note}")
+    if len(notes) > NOTES_TOLD:
+        LOGGER.warning(f"{prefix}... and {len(notes) - NOTES_TOLD} more notes of this kind")
+
+
+def _check_classes(index: LabelIndex, nc: int) -> None:
+    wrong = np.flatnonzero(index.rows[:, 0] >= nc)
+    if len(wrong):
+        image = int(np.searchsorted(index.offsets, wrong[0], side="right")) - 1
+        raise InputError(
+            f"{label_path(index.path(image))}: class {int(index.rows[wrong[0], 0])} is in it, but the data has nc={nc} "
+            f"classes, 0 to {nc - 1}"
+        )
+
+
+def _check_content(index: LabelIndex, images: Sequence[str], need_labels: bool) -> None:
+    if not len(index):
+        reasons = "; ".join(index.report.notes[:3])
+        raise InputError(f"expected usable images, got none among {len(images)} listed: {reasons}")
+    if need_labels and not len(index.rows):
+        raise InputError(
+            f"expected labels to train on, got none for {len(images)} images; the first, {images[0]}, should have its "
+            f"labels in {label_path(images[0])}"
+        )
+
+
+def index_labels(
+    images: Sequence[str],
+    *,
+    nc: int | None = None,
+    cache: Path | None = None,
+    single_cls: bool = False,
+    need_labels: bool = False,
+    workers: int = min(8, os.cpu_count() or 1),
+    prefix: str = "",
+) -> LabelIndex:
+    """Index of all usable images among those listed, in their order.
+
+    nc: a class id of nc or more raises InputError. cache: file to take the index from, where it is up to date, and to
+    write it to. single_cls: every class becomes 0. need_labels: no label at all raises InputError. Images or labels
+    with faults are left out, counted and told. Raises InputError where no image is usable.
+
+    Differs from v6.1: the cache holds plain arrays, no pickle, and is also stale when a file's time has changed.
+    """
+    if not images:
+        raise InputError("expected a list of images, got an empty one")
+    key = _fingerprint(images) if cache else ""
+    index = _read_cache(cache, key) if cache else None
+    if index is None:
+        index = _verify_all(images, workers, prefix)
+        if cache:
+            _write_cache(cache, key, index)
+    _tell(index, images, prefix)
+    _check_content(index, images, need_labels)
+    if single_cls:
+        return replace(index, rows=index.rows * np.array([0, 1, 1, 1, 1], np.float32))
+    if nc is not None:
+        _check_classes(index, nc)
+    return index
