@@ -1,0 +1,158 @@
+"""The hyperparameters of a training: read, checked, scaled and written. Not for flags: those are the scripts'."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.errors import InputError
+from utils.log import LOGGER
+
+UNREAD = {"iou_t": "v6.1 carries it and reads it nowhere"}
+
+
+def _within(low: float, high: float = math.inf, **default: Any) -> Any:
+    """A dataclass field whose value must lie in [low, high]; without `default=` the key must be given."""
+    return field(metadata={"low": low, "high": high}, **default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyp:
+    """One set of hyperparameters under v6.1's names, every value finite and in range. Raises InputError otherwise.
+
+    Gains are as in the file; `scaled` gives those the loss takes.
+    """
+
+    lr0: float = _within(0, 10)
+    lrf: float = _within(0, 10)  # the last learning rate is lr0 * lrf
+    momentum: float = _within(0, 1)  # SGD's momentum, Adam's beta1
+    weight_decay: float = _within(0, 1)
+    warmup_epochs: float = _within(0)
+    warmup_momentum: float = _within(0, 1)
+    warmup_bias_lr: float = _within(0, 10)
+    box: float = _within(0)
+    cls: float = _within(0)
+    cls_pw: float = _within(0)  # weight of the positives in the class BCE
+    obj: float = _within(0)
+    obj_pw: float = _within(0)  # weight of the positives in the objectness BCE
+    anchor_t: float = _within(1)  # a box and an anchor match below this ratio of their sides
+    anchors: float | None = _within(
+        0, 100, default=None
+    )  # anchors a level, rounded; none or 0: those of the model YAML
+    fl_gamma: float = _within(0)  # 0 turns the focal loss off
+    hsv_h: float = _within(0, 1)
+    hsv_s: float = _within(0, 1)
+    hsv_v: float = _within(0, 1)
+    degrees: float = _within(0, 180)
+    translate: float = _within(0, 1)  # fraction of the picture's side
+    scale: float = _within(0, 1)
+    shear: float = _within(0, 89)  # degrees
+    perspective: float = _within(0, 0.01)
+    flipud: float = _within(0, 1)  # this and what follows: probabilities
+    fliplr: float = _within(0, 1)
+    mosaic: float = _within(0, 1)
+    mixup: float = _within(0, 1)
+    copy_paste: float = _within(0, 1)
+    label_smoothing: float = _within(0, 1, default=0.0)  # set from the flag
+    temperature: float = _within(1, default=34.0)  # of dynamic layers' attention at the first epoch
+    temperature_epochs: float = _within(0, default=11.0)  # until the temperature is 1
+    nominal_batch: int = _within(1, default=64)  # images an optimizer step sees, by accumulation
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value is None and item.default is None:
+                continue
+            _check_number(item, value, where="hyperparameters")
+
+    def scaled(self, *, nl: int, nc: int, imgsz: int) -> "Hyp":
+        """A copy with the gains as the loss takes them: box for the number of levels `nl`, cls for levels and classes
+        (80 are par), obj for levels and picture area (640 px are par)."""
+        levels = 3 / nl
+        return dataclasses.replace(
+            self, box=self.box * levels, cls=self.cls * nc / 80 * levels, obj=self.obj * (imgsz / 640) ** 2 * levels
+        )
+
+
+FIELDS = {item.name: item for item in dataclasses.fields(Hyp)}
+REQUIRED = tuple(name for name, item in FIELDS.items() if item.default is dataclasses.MISSING)
+OURS = ("temperature", "temperature_epochs", "nominal_batch")
+
+
+def load_hyp(source: str | Path | Mapping[str, Any]) -> Hyp:
+    """Hyperparameters from a YAML file or a mapping. Raises InputError with file and key for an unknown or missing key,
+    a value that is no finite number, or one out of range. Keys that v6.1 does not have default, and the log says so.
+
+    Differs from v6.1: keys and values are checked; `iou_t` is accepted, told of, and dropped.
+    """
+    where, given = ("hyperparameters", source) if isinstance(source, Mapping) else (str(source), _read(Path(source)))
+    for key in UNREAD.keys() & given.keys():
+        LOGGER.info(f"{where}: {key} is passed over ({UNREAD[key]})")
+    values = {key: value for key, value in given.items() if key not in UNREAD}
+    _check_keys(values, where)
+    for key, value in values.items():
+        if not (value is None and key == "anchors"):
+            _check_number(FIELDS[key], value, where)
+    defaulted = [key for key in OURS if key not in values]
+    if defaulted:
+        taken = ", ".join(f"{key}: {FIELDS[key].default:g}" for key in defaulted)
+        LOGGER.info(f"{where}: not given and therefore taken: {taken}")
+    return Hyp(**values)
+
+
+def save_hyp(hyp: Hyp, path: str | Path) -> None:
+    """Writes a YAML file that `load_hyp` reads back to an equal Hyp."""
+    values = {key: value for key, value in dataclasses.asdict(hyp).items() if value is not None}
+    if not hyp.label_smoothing:
+        del values["label_smoothing"]
+    Path(path).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    if not path.is_file():
+        raise InputError(f"hyperparameters: a YAML file was expected, but there is no file {path}")
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: a YAML file with hyperparameters was expected; it can't be read: {error}") from error
+    if not isinstance(given, dict):
+        raise InputError(f"{path}: `key: number` lines were expected, got {type(given).__name__}")
+    return given
+
+
+def _check_keys(values: Mapping[str, Any], where: str) -> None:
+    for key in values:
+        if key not in FIELDS:
+            close = difflib.get_close_matches(str(key), FIELDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(FIELDS)}"
+            raise InputError(f"{where}: unknown hyperparameter {key!r}; {hint}")
+    missing = [key for key in REQUIRED if key not in values]
+    if missing:
+        raise InputError(f"{where}: missing hyperparameter{'s' * (len(missing) > 1)} {', '.join(missing)}")
+
+
+def _check_number(item: dataclasses.Field, value: Any, where: str) -> None:
+    """Raises InputError unless value is a finite number (a whole one for an int field) in the field's range."""
+    low, high = item.metadata["low"], item.metadata["high"]
+    kind = "whole number" if item.type is int else "number"
+    expected = f"a {kind} " + (f"from {low:g} to {high:g}" if high < math.inf else f"of {low:g} or more")
+    got = f"{where}: {item.name} must be {expected}, got {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int if item.type is int else (int, float)):
+        raise InputError(got + _exponent_hint(value))
+    if not (low <= value <= high and math.isfinite(value)):
+        raise InputError(got)
+
+
+def _exponent_hint(value: Any) -> str:
+    """What to write instead where YAML 1.1 took a number such as 1e-3 for text."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return ""
+    return f" (YAML takes this for text: write {number} with a decimal point)" if isinstance(value, str) else ""
