@@ -1,0 +1,65 @@
+import pytest
+
+from utils.callbacks import HOOKS, Callbacks
+from utils.errors import InputError
+
+
+def test_a_hook_without_listeners_does_nothing():
+    callbacks = Callbacks()
+    for hook in HOOKS:
+        callbacks.run(hook)
+    assert len(set(HOOKS)) == 19
+    assert not callbacks.stop_training
+
+
+def test_listeners_are_called_in_order_with_what_was_passed():
+    callbacks, calls = Callbacks(), []
+    callbacks.register("on_train_end", lambda *args, **kwargs: calls.append(("first", args, kwargs)))
+    callbacks.register("on_train_end", lambda *args, **kwargs: calls.append(("second", args, kwargs)))
+    callbacks.run("on_train_end", 1, epoch=2)
+    assert calls == [("first", (1,), {"epoch": 2}), ("second", (1,), {"epoch": 2})]
+
+
+def test_unknown_hooks_and_listeners_that_cannot_be_called_are_refused():
+    with pytest.raises(InputError, match="unknown hook 'on_lunch'"):
+        Callbacks().run("on_lunch")
+    with pytest.raises(InputError, match="unknown hook 'on_lunch'"):
+        Callbacks().register("on_lunch", print)
+    with pytest.raises(InputError, match="a function was expected"):
+        Callbacks().register("on_train_end", "print")
+
+
+def test_an_object_registers_by_its_method_names():
+    class Logger:
+        heard = ()
+
+        def on_train_start(self):
+            self.heard += ("start",)
+
+        def teardown(self):
+            self.heard += ("teardown",)
+
+        def unrelated(self):
+            raise AssertionError
+
+    callbacks, logger = Callbacks(), Logger()
+    callbacks.register_all(logger)
+    for hook in HOOKS:
+        callbacks.run(hook)
+    assert logger.heard == ("start", "teardown")
+
+
+def test_a_misspelt_hook_method_is_found():
+    class Logger:
+        def on_train_ends(self):
+            raise AssertionError
+
+    with pytest.raises(InputError, match="on_train_ends"):
+        Callbacks().register_all(Logger())
+
+
+def test_what_a_listener_raises_passes_through():
+    callbacks = Callbacks()
+    callbacks.register("teardown", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        callbacks.run("teardown")
