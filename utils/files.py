@@ -1,0 +1,83 @@
+"""Paths that are searched, numbered or written safely. Not for what stands in the files."""
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from utils.errors import InputError
+
+
+def increment_path(path: str | Path, exist_ok: bool = False, mkdir: bool = False) -> Path:
+    """The path itself where it is free or `exist_ok`, else the next one of exp, exp2, exp3, ...: one above the highest
+    number in use. A file keeps its suffix (log.txt, log2.txt). `mkdir` makes the directory, and takes the next number
+    where another process was quicker."""
+    path = Path(path)
+    while True:
+        chosen = path if exist_ok or not path.exists() else _next_numbered(path)
+        if not mkdir:
+            return chosen
+        with contextlib.suppress(FileExistsError):
+            chosen.mkdir(parents=True, exist_ok=exist_ok)
+            return chosen
+        if exist_ok:
+            raise InputError(f"a directory was expected at {chosen}, and a file is there")
+
+
+def _next_numbered(path: Path) -> Path:
+    stem, suffix = (path.stem, path.suffix) if path.is_file() else (path.name, "")
+    numbered = re.compile(re.escape(stem) + r"(\d+)" + re.escape(suffix))
+    taken = [int(match[1]) for sibling in path.parent.iterdir() if (match := numbered.fullmatch(sibling.name))]
+    return path.with_name(f"{stem}{max([1, *taken]) + 1}{suffix}")
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
+    """A binary file to write to, which becomes `path` at the end of the block, whole or not at all: a neighbouring
+    temporary file is flushed to the disk and renamed. On an exception the old file stays and the temporary one goes."""
+    target = Path(path).resolve()
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(target.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes a rename survive a power cut. Where a system can't sync a directory, its file system decides."""
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def newest_run(root: str | Path = "runs", pattern: str = "last*.pt") -> Path | None:
+    """The file below `root` that matches `pattern` and was written last; None where there is none."""
+    return max(Path(root).rglob(pattern), key=lambda file: file.stat().st_mtime, default=None)
+
+
+def find_file(name: str | Path, *roots: str | Path) -> Path:
+    """The file at `name`, else at `name` under one of the roots, else the one file of that name anywhere below them.
+    Raises InputError where none is found (with what was tried) or several are."""
+    direct = [Path(name), *(Path(root) / name for root in roots)]
+    for candidate in direct:
+        if candidate.is_file():
+            return candidate
+    below = sorted({found for root in roots for found in Path(root).rglob(Path(name).name) if found.is_file()})
+    if len(below) == 1 and Path(name).name == str(name):
+        return below[0]
+    if len(below) > 1 and Path(name).name == str(name):
+        raise InputError(f"several files are called {name}: {', '.join(map(str, below))}; give the path of one")
+    raise InputError(f"there is no file {name}; tried {', '.join(map(str, direct))}")
