@@ -1,0 +1,135 @@
+"""Where and how tensors live: device, seeds, mixed precision, time. Not for models or optimizers."""
+
+import functools
+import os
+import random
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils.errors import InputError
+from utils.log import LOGGER
+
+FAST_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}  # without one of them a CPU imitates bfloat16, slower than float32
+
+
+def select_device(device: str = "", batch_size: int = 0) -> torch.device:
+    """The device that `device` names: '' the best there is, 'cpu', 'mps', or CUDA indices '0', 'cuda:0', '0,1' (the
+    first of them is returned). Raises InputError where it is not there, or where batch_size > 0 does not spread evenly
+    over several.
+
+    Differs from v6.1: the environment variable CUDA_VISIBLE_DEVICES is read, never written.
+    """
+    wanted = str(device).strip().lower().replace("cuda:", "").replace("none", "")
+    if wanted == "cuda":
+        wanted = "0"
+    if wanted in ("cpu", "mps"):
+        return _told(_cpu_or_mps(wanted))
+    if wanted == "":
+        return _told(_best_device())
+    indices = _cuda_indices(wanted)
+    if batch_size > 0 and batch_size % len(indices):
+        raise InputError(
+            f"--batch-size {batch_size} must be a multiple of the {len(indices)} devices in --device {device}"
+        )
+    return _told(torch.device("cuda", indices[0]))
+
+
+def _best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _cpu_or_mps(wanted: str) -> torch.device:
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps: this machine or this torch build has no MPS; use --device cpu")
+    return torch.device(wanted)
+
+
+def _cuda_indices(wanted: str) -> list[int]:
+    """'0,1' -> [0, 1], each of them present and none twice."""
+    parts = [part.strip() for part in wanted.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
+        raise InputError(f"--device: '', cpu, mps or CUDA indices such as 0 or 0,1 were expected, got {wanted!r}")
+    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    indices = [int(part) for part in parts]
+    if max(indices) >= present:
+        raise InputError(f"--device {wanted}: torch sees {present} CUDA devices here; use --device cpu or one of those")
+    return indices
+
+
+def _told(device: torch.device) -> torch.device:
+    """Logs the device and passes it on."""
+    described = device.type.upper()
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        described = f"CUDA:{device.index} ({properties.name}, {properties.total_memory >> 20} MiB)"
+    LOGGER.info(f"YOLOv5 with dynamic convolution, torch {torch.__version__}, {described}")
+    return device
+
+
+def seed_everything(seed: int, deterministic: bool) -> None:
+    """Seeds Python's and torch's generators on every device. numpy's are made where they are used, from the same seed.
+    `deterministic` asks torch for reproducible kernels, with a warning where it has none; otherwise it may choose the
+    fastest by trial."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is reproducible only with a fixed one
+
+
+@functools.cache
+def supports_bf16_cpu() -> bool:
+    """Whether the CPU computes bfloat16 itself (AVX512-BF16 or AMX), so that it is faster than float32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        return not FAST_BF16_FLAGS.isdisjoint(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch >= 2.6, for systems without /proc
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+def amp_dtype(device: torch.device) -> torch.dtype | None:
+    """The type to autocast to: float16 on CUDA, bfloat16 on a CPU that computes it itself, None (float32) elsewhere."""
+    if device.type == "cuda":
+        return torch.float16
+    return torch.bfloat16 if device.type == "cpu" and supports_bf16_cpu() else None
+
+
+def to_unit_float(images: Tensor, device: torch.device, channels_last: bool = True) -> Tensor:
+    """Images (B, C, H, W) uint8 -> float32 in [0, 1] on `device`. It is the bytes that travel."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    on_device = images.to(device, non_blocking=True)
+    return on_device.to(torch.float32, memory_format=layout).div_(255)
+
+
+def time_sync(device: torch.device) -> float:
+    """Seconds of a monotonic clock, after all that was queued on `device` is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
+
+
+class Timer:
+    """Adds up the time spent in its `with` blocks, the device's queued work included."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = 0.0
+        self.last = 0.0  # seconds of the latest block
+
+    def __enter__(self) -> "Timer":
+        self._start = time_sync(self.device)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.last = time_sync(self.device) - self._start
+        self.seconds += self.last
