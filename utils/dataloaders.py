@@ -1,0 +1,191 @@
+"""Batches of a set's samples, made by worker processes. Not for what is in a sample (utils/datasets.py)."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from utils.datasets import DetectionDataset, Sample, Shapes
+from utils.hyp import Hyp
+from utils.labels import cache_file, image_files, index_labels
+from utils.log import LOGGER
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples side by side.
+
+    images: uint8 (B, 3, H, W), RGB.
+    targets: float32 (n, 6), rows [image in the batch, class, x, y, w, h], boxes normalised.
+    paths, shapes: one an image; see Sample.
+    """
+
+    images: Tensor
+    targets: Tensor
+    paths: tuple[str, ...]
+    shapes: tuple[Shapes | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pin_memory(self) -> "Batch":
+        """A copy in page-locked memory, from where a GPU fetches faster; torch's loader calls it."""
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples with images of one size -> a batch."""
+    return Batch(
+        torch.stack([sample.image for sample in samples]),
+        _numbered([sample.targets for sample in samples]),
+        tuple(sample.path for sample in samples),
+        tuple(sample.shapes for sample in samples),
+    )
+
+
+def _numbered(targets: Sequence[Tensor]) -> Tensor:
+    """Targets of single images, (n_i, 6) -> (n, 6) with the image's number in the first column."""
+    joined = torch.cat([*targets])  # a copy: the samples keep theirs
+    joined[:, 0] = torch.arange(len(targets)).repeat_interleave(torch.tensor([len(rows) for rows in targets]))
+    return joined
+
+
+@dataclass(frozen=True)
+class QuadCollate:
+    """Every four samples become one image of twice the size (--quad): by chance the four side by side, or the first
+    of them enlarged. The chance depends on the seed and the samples alone.
+
+    Differs from v6.1: samples beyond a multiple of four are enlarged too, there they are lost; each image has the path
+    of the first of its four samples.
+    """
+
+    seed: int = 0
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        quads = [samples[start : start + 4] for start in range(0, len(samples), 4)]
+        merged = []
+        for quad in quads:
+            if len(quad) < 4:
+                merged.extend(map(enlarged, quad))
+            else:
+                rng = np.random.default_rng((self.seed, quad[0].key, 0, 4))
+                merged.append(enlarged(quad[0]) if rng.random() < 0.5 else tiled(quad))
+        return collate(merged)
+
+
+def enlarged(sample: Sample) -> Sample:
+    """The sample with an image of twice the size, bilinear; its boxes are normalised and stay."""
+    image = F.interpolate(sample.image[None].float(), scale_factor=2.0, mode="bilinear", align_corners=False)
+    return replace(sample, image=image[0].to(sample.image.dtype))
+
+
+def tiled(quad: Sequence[Sample]) -> Sample:
+    """Four samples with images of one size in one: top left, bottom left, top right, bottom right."""
+    top_left, bottom_left, top_right, bottom_right = (sample.image for sample in quad)
+    columns = torch.cat((top_left, bottom_left), 1), torch.cat((top_right, bottom_right), 1)
+    targets = []
+    for sample, corner_xy in zip(quad, ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True):
+        rows = sample.targets.clone()
+        rows[:, 2:4] += torch.tensor(corner_xy)
+        rows[:, 2:] /= 2
+        targets.append(rows)
+    return replace(quad[0], image=torch.cat(columns, 2), targets=torch.cat(targets))
+
+
+class EpochSampler(Sampler[int]):
+    """Keys of one epoch's samples: every picture once, shuffled by (seed, epoch) alone, or, with weights, as many drawn
+    by weight. The key tells the epoch to the dataset, whose workers live on from epoch to epoch."""
+
+    def __init__(self, dataset: DetectionDataset, *, shuffle: bool = False, seed: int = 0) -> None:
+        self.dataset, self.shuffle, self.seed, self.epoch = dataset, shuffle, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def set_epoch(self, epoch: int) -> None:
+        """To be called before the loader is iterated over."""
+        self.epoch = epoch
+
+    def set_weights(self, weights: Sequence[float] | np.ndarray | Tensor) -> None:
+        """--image-weights: (N,), how likely each picture is drawn from the next epoch on, as itself or into a mosaic.
+
+        Raises ValueError where the batches have shapes of their own (rect), which forbids another order.
+        """
+        if self.dataset.rect:
+            raise ValueError("image weights change the order of pictures, rectangular batches need it as it is")
+        self.dataset.chances.set(weights)
+
+    def __iter__(self) -> Iterator[int]:
+        n = len(self)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self.dataset.chances.weighted:
+            numbers = self.dataset.chances.draw(rng, n)
+        else:
+            numbers = rng.permutation(n) if self.shuffle else np.arange(n)
+        return iter((self.epoch * n + numbers).tolist())
+
+
+def _start_worker(_: int) -> None:
+    """One thread a worker: there are as many workers as the CPUs can feed."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def worker_count(workers: int, batch_size: int) -> int:
+    """As many as asked for, but no more than CPUs of this process or images a batch; 0 = in the main process."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(workers, cpus, batch_size if batch_size > 1 else 0)
+
+
+def create_dataloader(
+    paths: tuple[Path, ...], *, imgsz: int, batch_size: int, stride: int = 32, nc: int | None = None,
+    hyp: Hyp | None = None, augment: bool = False, rect: bool = False, pad: float = 0.0, cache: str | None = None,
+    single_cls: bool = False, workers: int = 8, quad: bool = False, shuffle: bool = False, seed: int = 0,
+    mosaic_until: int | None = None, prefix: str = "",
+) -> DataLoader:  # fmt: skip
+    """Loader of Batches over the pictures of directories, list files or patterns.
+
+    Its `dataset` is the DetectionDataset (see there for imgsz, hyp, augment, rect, stride, pad, cache, mosaic_until),
+    its `sampler` an EpochSampler. nc, single_cls: see index_labels. The last batch may be smaller: nothing is dropped.
+    prefix: put before what is logged, such as "train: ". Raises InputError for unusable data.
+    """
+    images = image_files(paths)
+    index = index_labels(
+        images, nc=nc, cache=cache_file(paths, images), single_cls=single_cls, need_labels=augment, prefix=prefix
+    )
+    batch_size = min(batch_size, len(index))
+    dataset = DetectionDataset(
+        index, imgsz=imgsz, hyp=hyp, augment=augment, rect=rect, batch_size=batch_size, stride=stride, pad=pad,
+        cache=cache, seed=seed, mosaic_until=mosaic_until, prefix=prefix,
+    )  # fmt: skip
+    if rect and shuffle:
+        LOGGER.warning(f"{prefix}Rectangular batches have their own order: the pictures are not shuffled")
+    return make_dataloader(
+        dataset, batch_size=batch_size, workers=workers, quad=quad, shuffle=shuffle and not rect, seed=seed
+    )
+
+
+def make_dataloader(
+    dataset: DetectionDataset, *, batch_size: int, workers: int = 8, quad: bool = False, shuffle: bool = False,
+    seed: int = 0,
+) -> DataLoader:  # fmt: skip
+    """Loader over a dataset that exists; see create_dataloader. Batches are the same whatever `workers` is."""
+    workers = worker_count(workers, batch_size)
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=EpochSampler(dataset, shuffle=shuffle, seed=seed),
+        num_workers=workers,
+        collate_fn=QuadCollate(seed) if quad else collate,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start_worker,
+        persistent_workers=workers > 0,
+        generator=torch.Generator().manual_seed(seed),  # its own, so that the global one is left alone
+    )

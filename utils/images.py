@@ -1,0 +1,240 @@
+"""Pictures of a set as arrays at the network's size: read, turned upright, resized and, if asked for, cached in memory
+or on disk. Not for labels (utils/labels.py), borders (utils/augmentations.py) or videos (utils/sources.py)."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from utils.errors import InputError
+from utils.log import LOGGER
+
+MEMORY_MARGIN = 1.2  # what must be free, in multiples of the cache: the training itself needs some too
+READERS = min(8, os.cpu_count() or 1)  # threads that fill a cache
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """A picture as uint8 (H, W, 3), BGR, turned upright as its EXIF orientation says; paths in any script.
+
+    Raises InputError where the file is missing, empty or no picture that OpenCV can decode.
+    """
+    try:
+        content = np.fromfile(path, np.uint8)  # cv2.imread cannot open non-ASCII paths on Windows
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    except (OSError, cv2.error) as error:
+        raise InputError(f"expected a picture in {path}, got: {error}") from error
+    if image is None:
+        raise InputError(f"expected a picture in {path}, got {content.size} bytes that cannot be decoded")
+    return image
+
+
+def fitted_hw(size_hw: tuple[int, int], imgsz: int) -> tuple[int, int]:
+    """The size with the longer side made imgsz; the other one is cut off to whole pixels, and at least 1.
+
+    Differs from v6.1: there a very thin picture gets a side of 0 and fails.
+    """
+    ratio = imgsz / max(size_hw)
+    return max(int(size_hw[0] * ratio), 1), max(int(size_hw[1] * ratio), 1)
+
+
+def fit_image(image: np.ndarray, imgsz: int, *, smooth: bool) -> np.ndarray:
+    """The image (H, W, 3) with its longer side resized to imgsz, linearly; with `smooth` by area where it shrinks (the
+    better picture, but slower: for validation)."""
+    height, width = fitted_hw(image.shape[:2], imgsz)
+    if max(image.shape[:2]) == imgsz:
+        return image
+    shrinks = imgsz < max(image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smooth and shrinks else cv2.INTER_LINEAR)
+
+
+class ImageStore:
+    """The pictures of a set by number, read anew each time. Can be pickled, for worker processes.
+
+    path_of: from number to path. sizes_wh: (N, 2) pixels of the upright originals. imgsz: length of the longer side.
+    smooth: see fit_image.
+    """
+
+    def __init__(
+        self, path_of: Callable[[int], str], sizes_wh: np.ndarray, imgsz: int, *, smooth: bool = False
+    ) -> None:
+        self.path_of, self.sizes_wh, self.imgsz, self.smooth = path_of, sizes_wh, imgsz, smooth
+
+    def __len__(self) -> int:
+        return len(self.sizes_wh)
+
+    def original_hw(self, i: int) -> tuple[int, int]:
+        """Height and width of picture i in its file, upright."""
+        width, height = self.sizes_wh[i].tolist()
+        return height, width
+
+    def get(self, i: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """Picture i, uint8 (H, W, 3), BGR, not to be written to, and the (height, width) of its original.
+
+        Raises InputError where it cannot be read.
+        """
+        image = read_image(self.path_of(i))
+        return fit_image(image, self.imgsz, smooth=self.smooth), image.shape[:2]
+
+    def fill(self, prefix: str = "") -> None:
+        """Fills the cache, if there is one, behind a progress bar."""
+
+    def _fill_with(self, task: Callable[[int], int], numbers: Iterable[int], description: str) -> None:
+        """Runs the task for the numbers on several threads; it returns bytes, which the bar adds up."""
+        cached = 0
+        with ThreadPoolExecutor(READERS) as pool, tqdm(total=len(self), unit="image", dynamic_ncols=True) as bar:
+            for size in pool.map(task, numbers):
+                cached += size
+                bar.set_description(f"{description} ({cached / 2**30:.1f} GiB)")
+                bar.update()
+
+
+class RamImageStore(ImageStore):
+    """Keeps the pictures in memory: one buffer, which worker processes share instead of copying it.
+
+    Forked ones see it as it is; for spawned ones torch moves a tensor into shared memory.
+    """
+
+    def __init__(
+        self, path_of: Callable[[int], str], sizes_wh: np.ndarray, imgsz: int, *, smooth: bool = False
+    ) -> None:
+        super().__init__(path_of, sizes_wh, imgsz, smooth=smooth)
+        lengths = [3 * height * width for height, width in map(self._fitted_hw, range(len(self)))]
+        self._offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+        self._cached = np.zeros(len(self), bool)
+        self._buffer = torch.empty(0, dtype=torch.uint8)
+
+    def _fitted_hw(self, i: int) -> tuple[int, int]:
+        return fitted_hw(self.original_hw(i), self.imgsz)
+
+    def get(self, i: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """As ImageStore.get, from memory where the picture is cached."""
+        if not self._cached[i]:
+            return super().get(i)
+        return self._slot(i).reshape(*self._fitted_hw(i), 3), self.original_hw(i)
+
+    def fill(self, prefix: str = "") -> None:
+        """Reads all pictures; if memory is short, says so and leaves the cache empty. Unreadable ones are left out."""
+        needed, free = int(self._offsets[-1]), available_memory()
+        if free is not None and needed * MEMORY_MARGIN > free:
+            LOGGER.warning(
+                f"{prefix}Images are not cached in RAM: they need {needed / 2**30:.1f} GiB, a fifth more to be safe, "
+                f"but {free / 2**30:.1f} GiB are free. --cache disk needs no memory"
+            )
+            return
+        self._buffer = torch.empty(needed, dtype=torch.uint8)
+        self._fill_with(self._keep, range(len(self)), f"{prefix}Caching images in RAM")
+
+    def _slot(self, i: int) -> np.ndarray:
+        return self._buffer.numpy()[self._offsets[i] : self._offsets[i + 1]]
+
+    def _keep(self, i: int) -> int:
+        try:
+            image, original_hw = super().get(i)
+        except InputError:
+            return 0  # told when a batch asks for it
+        if original_hw != self.original_hw(i):
+            return 0
+        self._slot(i)[:] = image.reshape(-1)
+        self._cached[i] = True
+        return image.nbytes
+
+
+class DiskImageStore(ImageStore):
+    """Keeps the resized pictures as plain .npy files in a hidden folder beside the originals, which spares decoding.
+
+    A file of the cache carries the modification time of its picture; another time makes it stale.
+
+    Differs from v6.1: a folder of its own, by size, instead of files at full size beside the images; stale ones are
+    noticed.
+    """
+
+    def get(self, i: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """As ImageStore.get, from the cache where it has an up-to-date file."""
+        image = self._cached(i)
+        return super().get(i) if image is None else (image, self.original_hw(i))
+
+    def fill(self, prefix: str = "") -> None:
+        """Writes what is missing or stale. Unreadable pictures are left out; where the disk is full or may not be
+        written to, it says so and the rest stays uncached."""
+        try:
+            self._fill_with(self._keep, range(len(self)), f"{prefix}Caching images on disk")
+        except OSError as error:
+            LOGGER.warning(f"{prefix}Images are not all cached on disk: {error}")
+
+    def file(self, i: int) -> Path:
+        """Where picture i is cached."""
+        path = Path(self.path_of(i))
+        return path.parent / f".cache_{self.imgsz}{'_smooth' if self.smooth else ''}" / f"{path.name}.npy"
+
+    def _cached(self, i: int) -> np.ndarray | None:
+        """The cached picture; None where it is missing, stale, damaged or of another size than expected."""
+        file = self.file(i)
+        try:
+            if file.stat().st_mtime_ns != Path(self.path_of(i)).stat().st_mtime_ns:
+                return None
+            image = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        expected = (*fitted_hw(self.original_hw(i), self.imgsz), 3)
+        return image if image.shape == expected and image.dtype == np.uint8 else None
+
+    def _keep(self, i: int) -> int:
+        if self._cached(i) is None:
+            try:
+                image, _ = super().get(i)
+            except InputError:
+                return 0  # told when a batch asks for it
+            self._write(i, image)
+        return self.file(i).stat().st_size
+
+    def _write(self, i: int, image: np.ndarray) -> None:
+        file, times = self.file(i), Path(self.path_of(i)).stat()
+        file.parent.mkdir(exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.part")  # two trainings may fill one cache at the same time
+        try:
+            with open(partial, "wb") as stream:
+                np.save(stream, image, allow_pickle=False)
+            os.utime(partial, ns=(times.st_atime_ns, times.st_mtime_ns))
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+IMAGE_STORES = {None: ImageStore, "ram": RamImageStore, "disk": DiskImageStore}
+
+
+def available_memory() -> int | None:
+    """Bytes that can be taken without swapping, with the limit of a container counted in; None where the system does
+    not tell."""
+    free = [_meminfo_available(), _container_available()]
+    known = [value for value in free if value is not None]
+    return min(known) if known else None
+
+
+def _meminfo_available() -> int | None:
+    """Linux's own estimate; elsewhere half of the physical memory."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024  # "MemAvailable:   123 kB"
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return None
+
+
+def _container_available() -> int | None:
+    """What a cgroup (version 2) leaves below its limit; its file cache counts as free."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(int(limit) - used + int(statistics.get("inactive_file", 0)), 0)
