@@ -1,0 +1,113 @@
+"""Loggers: listeners that put a training's figures and pictures somewhere. Each is a class whose methods bear the names
+of hooks; `callbacks.register_all(logger)` connects it, and the trainer never asks which are on."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from utils.errors import InputError
+from utils.files import atomic_write
+
+COLUMNS = (
+    "train/box_loss",
+    "train/obj_loss",
+    "train/cls_loss",
+    "metrics/precision",
+    "metrics/recall",
+    "metrics/mAP_0.5",
+    "metrics/mAP_0.5:0.95",
+    "val/box_loss",
+    "val/obj_loss",
+    "val/cls_loss",
+    "x/lr0",
+    "x/lr1",
+    "x/lr2",
+    "x/temperature",
+)
+OPTIONAL = ("x/temperature",)  # only where a dynamic layer is in the model
+PICTURES = ("train_batch*.jpg", "val_batch*.jpg", "labels*.jpg", "*.png")
+
+
+class CsvLogger:
+    """Writes results.csv: one row an epoch. With `resume` it goes on in the file that is there: rows of epochs that are
+    trained again are replaced.
+
+    Differs from v6.1: cells are not padded with spaces, and a resumed run leaves no row twice.
+    """
+
+    def __init__(self, file: str | Path, *, resume: bool = False) -> None:
+        self.file = Path(file)
+        self._resume = resume
+        self._header: list[str] | None = None
+
+    def on_fit_epoch_end(self, epoch: int, values: Mapping[str, float], **_: Any) -> None:
+        """Adds the epoch's row. The columns are those of COLUMNS and after them whatever else the first row has; a
+        column that is missing then, or new later, is a ValueError."""
+        if self._header is None:
+            self._begin(epoch, values)
+        if unknown := set(values) - set(self._header):
+            raise ValueError(f"expected the columns of the first row, got also {sorted(unknown)} for {self.file}")
+        row = [str(epoch), *(format(float(values[name]), ".5g") if name in values else "" for name in self._header[1:])]
+        with open(self.file, "a", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerow(row)
+
+    def _begin(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Writes the header and, on resume, the rows before this epoch."""
+        if missing := [name for name in COLUMNS if name not in values and name not in OPTIONAL]:
+            raise ValueError(f"expected a value for each column of results.csv, got none for {missing}")
+        known = [name for name in COLUMNS if name in values]
+        self._header = ["epoch", *known, *(name for name in values if name not in COLUMNS)]
+        kept = self._rows_before(epoch) if self._resume and self.file.exists() else []
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._header, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(kept)
+        with atomic_write(self.file) as stream:
+            stream.write(text.getvalue().encode())
+
+    def _rows_before(self, epoch: int) -> list[dict[str, str]]:
+        """The rows of earlier epochs that are in the file; a last row that was cut off in writing is dropped."""
+        with open(self.file, encoding="utf-8", newline="") as stream:
+            table = [[cell.strip() for cell in line] for line in csv.reader(stream) if line]
+        if table and table[0][0] != "epoch":
+            raise InputError(
+                f"expected a results file whose first column is `epoch`, got `{table[0][0]}` in {self.file}"
+            )
+        whole = [dict(zip(table[0], line, strict=True)) for line in table[1:] if len(line) == len(table[0])]
+        return [row for row in whole if row["epoch"].isdecimal() and int(row["epoch"]) < epoch]
+
+
+class TensorBoardLogger:
+    """Scalars of every epoch and the run directory's pictures, for `tensorboard --logdir runs/train`."""
+
+    def __init__(self, run_dir: str | Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.run_dir = Path(run_dir)
+        self._writer = SummaryWriter(str(run_dir))
+        self._shown: set[Path] = set()
+        self._last_epoch = 0
+
+    def on_fit_epoch_end(self, epoch: int, values: Mapping[str, float], **_: Any) -> None:
+        """Adds the epoch's values, and the pictures that are new since the last epoch."""
+        self._last_epoch = epoch
+        for name, value in values.items():
+            self._writer.add_scalar(name, float(value), epoch)
+        self._add_new_pictures()
+
+    def on_train_end(self, **_: Any) -> None:
+        """Adds the pictures of the final validation and closes the file."""
+        self._add_new_pictures()
+        self._writer.close()
+
+    def _add_new_pictures(self) -> None:
+        import cv2
+
+        files = sorted(file for pattern in PICTURES for file in self.run_dir.glob(pattern))
+        for file in files:
+            picture = None if file in self._shown else cv2.imread(str(file), cv2.IMREAD_COLOR)
+            if picture is not None:
+                self._shown.add(file)
+                self._writer.add_image(file.stem, picture[..., ::-1].copy(), self._last_epoch, dataformats="HWC")

@@ -1,0 +1,323 @@
+"""Pictures of a training: batches with their boxes, label statistics, the course of results.csv, feature maps. The
+curves of a validation are in utils/curves.py."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+
+from utils.annotator import PALETTE_HEX, Annotator, class_colour, fit_label, label_tile
+from utils.errors import InputError
+from utils.figures import GRID, INK, SERIES, SOFT_INK, add_legend, new_figure, save_figure, style_axes
+from utils.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BACKDROP = (24, 26, 32)  # RGB behind the tiles of a grid
+GAP = 6  # px between tiles
+COLOURS = PALETTE_HEX.split()
+BOX_SIDES = ("x", "y", "width", "height")
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+def detections_as_targets(
+    detections: Sequence[torch.Tensor], size_hw: tuple[int, int], *, max_det: int = 300
+) -> np.ndarray:
+    """Detections of a batch, one (n, 6) [x1, y1, x2, y2, conf, cls] in pixels of the network input an image, as rows
+    for plot_images: float32 (m, 7) [image, cls, x, y, w, h, conf], normalised."""
+    height, width = size_hw
+    rows = [np.zeros((0, 7), np.float32)]
+    for image, found in enumerate(detections):
+        x1, y1, x2, y2, conf, cls = found[:max_det].detach().float().cpu().numpy().T
+        sides = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+        rows.append(np.stack([np.full_like(conf, image), cls, *sides, conf], axis=1))
+    return np.concatenate(rows).astype(np.float32)
+
+
+def plot_images(
+    images: torch.Tensor | np.ndarray,
+    targets: torch.Tensor | np.ndarray,
+    paths: Sequence[str | Path],
+    *,
+    file: str | Path,
+    names: Mapping[int, str],
+    max_images: int = 16,
+    max_side: int = 1920,
+    conf_thres: float = 0.25,
+) -> None:
+    """Writes a grid of a batch with boxes, class names and file names.
+
+    images (B, 3, H, W) RGB, uint8 or float in 0..1; targets (n, 6) [image, cls, x, y, w, h] normalised, or (n, 7) with
+    the confidence: those up to conf_thres are left out. At most max_images are shown, on at most about max_side pixels;
+    small images are enlarged so that their labels can be read.
+    """
+    tiles = _bgr_tiles(images[:max_images])
+    rows = np.asarray(targets.detach().cpu() if isinstance(targets, torch.Tensor) else targets, dtype=np.float32)
+    if rows.shape[1] > 6:
+        rows = rows[rows[:, 6] > conf_thres]
+    columns = math.ceil(math.sqrt(len(tiles)))
+    lines = math.ceil(len(tiles) / columns)
+    height, width = tiles[0].shape[:2]
+    scale = min(max_side / max(columns * width, lines * height), max(1.0, 640 / max(height, width)))
+    drawn = [
+        _batch_tile(tile, rows[rows[:, 0] == index], Path(path).name, scale=scale, names=names)
+        for index, (tile, path) in enumerate(zip(tiles, paths, strict=False))
+    ]
+    _write_picture(file, _grid(drawn, columns))
+
+
+def _bgr_tiles(images: torch.Tensor | np.ndarray) -> list[np.ndarray]:
+    """(B, 3, H, W) RGB -> a list of contiguous BGR uint8 (H, W, 3)."""
+    batch = images.detach().cpu().float().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
+    is_unit = not isinstance(images, torch.Tensor) or images.is_floating_point()
+    if is_unit and np.issubdtype(batch.dtype, np.floating):
+        batch = batch * 255
+    return [np.ascontiguousarray(image[::-1].transpose(1, 2, 0)).astype(np.uint8) for image in batch]
+
+
+def _batch_tile(
+    tile: np.ndarray, rows: np.ndarray, caption: str, *, scale: float, names: Mapping[int, str]
+) -> np.ndarray:
+    """One image of the grid, scaled, with its boxes (n, 6 or 7) and its file name below."""
+    height, width = (max(round(side * scale), 1) for side in tile.shape[:2])
+    tile = cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    font_size = min(max(round(max(height, width) * 0.03), 11), 18)
+    annotator = Annotator(tile, font_size=font_size, line_width=max(round(max(height, width) / 240), 1))
+    for row in rows[np.argsort(row_confidence(rows))]:
+        cls, (x, y, w, h) = int(row[1]), row[2:6] * (width, height, width, height)
+        label = names.get(cls, str(cls)) + (f" {row[6]:.2f}" if len(row) > 6 else "")
+        annotator.box((x - w / 2, y - h / 2, x + w / 2, y + h / 2), label, class_colour(cls))
+    strip = np.full((font_size * 2, width, 3), BACKDROP[::-1], np.uint8)
+    text = label_tile(*fit_label(caption, font_size, width), BACKDROP)[: len(strip), :width]
+    top = (len(strip) - len(text)) // 2
+    strip[top : top + len(text), : text.shape[1]] = text
+    return np.concatenate([annotator.result(), strip])
+
+
+def row_confidence(rows: np.ndarray) -> np.ndarray:
+    """(n,): the confidence of (n, 7) rows, 1 for the labels of (n, 6) rows."""
+    return rows[:, 6] if rows.shape[1] > 6 else np.ones(len(rows), np.float32)
+
+
+def _grid(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Tiles of one size, (h, w, 3), side by side on the backdrop, row by row."""
+    height, width = tiles[0].shape[:2]
+    lines = math.ceil(len(tiles) / columns)
+    canvas = np.full((lines * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), BACKDROP[::-1], np.uint8)
+    for index, tile in enumerate(tiles):
+        line, column = divmod(index, columns)
+        top, left = GAP + line * (height + GAP), GAP + column * (width + GAP)
+        canvas[top : top + height, left : left + width] = tile
+    return canvas
+
+
+def _write_picture(file: str | Path, picture: np.ndarray) -> None:
+    """BGR (h, w, 3) -> a file in the format of its suffix."""
+    suffix = Path(file).suffix.lower()
+    options = [] if suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, 92]
+    encoded, data = cv2.imencode(suffix, picture, options)
+    if not encoded:
+        raise ValueError(f"expected a picture with both sides above 0 for {file}, got {picture.shape}")
+    with atomic_write(file) as stream:
+        stream.write(data.tobytes())
+
+
+# -------------------------------------------------------------------------------------------------------------- labels
+def plot_labels(rows: np.ndarray, names: Mapping[int, str], save_dir: str | Path, *, max_boxes: int = 1000) -> None:
+    """Writes labels.jpg (instances per class, the boxes on top of each other, where centres and sizes lie) and
+    labels_correlogram.jpg of all labels (n, 5) [cls, x, y, w, h], normalised. Of the boxes, an even selection of at
+    most max_boxes is drawn."""
+    rows = np.asarray(rows, dtype=np.float64).reshape(-1, 5)
+    figure, axes = new_figure(2, 2, size_inches=(11, 10))
+    _class_bars(axes[0, 0], rows[:, 0].astype(int), names)
+    _boxes_overlay(axes[0, 1], rows[:: math.ceil(max(len(rows), 1) / max_boxes)], total=len(rows))
+    _density(axes[1, 0], rows[:, 1], rows[:, 2])
+    style_axes(axes[1, 0], "Where the centres lie", x_label="x", y_label="y", grid="")
+    axes[1, 0].invert_yaxis()  # as in the picture
+    _density(axes[1, 1], rows[:, 3], rows[:, 4])
+    style_axes(axes[1, 1], "How large the boxes are", x_label="width", y_label="height", grid="")
+    save_figure(figure, Path(save_dir) / "labels.jpg")
+    _correlogram(rows[:, 1:], Path(save_dir) / "labels_correlogram.jpg")
+
+
+def _class_bars(axes: "Axes", classes: np.ndarray, names: Mapping[int, str]) -> None:
+    nc = max([*names, *classes.tolist(), 0]) + 1
+    counts = np.bincount(classes, minlength=nc)
+    axes.bar(range(nc), counts, color=[COLOURS[cls % len(COLOURS)] for cls in range(nc)], width=0.8)
+    axes.set(xlim=(-0.7, max(nc, 3) - 0.3), ylim=(0, max(counts.max() * 1.05, 1)))
+    style_axes(axes, "Instances per class", y_label=f"instances (total {len(classes):,})", grid="y")
+    if nc > 30:
+        axes.set_xlabel("class", fontsize=9, color=SOFT_INK)
+        return
+    texts = [names.get(cls, str(cls)) for cls in range(nc)]
+    crowded = sum(map(len, texts)) + 2 * nc > 60
+    axes.set_xticks(range(nc), texts, rotation=90 if crowded else 0)
+    if nc <= 20:
+        for cls, count in enumerate(counts):
+            axes.annotate(f"{count:,}", (cls, count), ha="center", va="bottom", fontsize=7, color=SOFT_INK)
+
+
+def _boxes_overlay(axes: "Axes", rows: np.ndarray, *, total: int) -> None:
+    """Boxes (n, 5) around one common centre, each in its class's colour."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    patches = [Rectangle((0.5 - w / 2, 0.5 - h / 2), w, h) for w, h in rows[:, 3:]]
+    edges = [COLOURS[int(cls) % len(COLOURS)] for cls in rows[:, 0]]
+    opacity = min(max(60 / max(len(rows), 1), 0.15), 0.9)
+    axes.add_collection(PatchCollection(patches, facecolor="none", edgecolor=edges, linewidth=0.8, alpha=opacity))
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[], yticks=[])
+    drawn = f"{len(rows):,} of {total:,}" if len(rows) < total else f"all {total:,}"
+    style_axes(axes, f"Boxes around one centre ({drawn})", grid="")
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+
+
+def _density(axes: "Axes", horizontal: np.ndarray, vertical: np.ndarray, *, bins: int = 50) -> None:
+    """Two-dimensional histogram of values in 0..1, white where there is nothing."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    counts, _, _ = np.histogram2d(vertical, horizontal, bins=bins, range=((0, 1), (0, 1)))
+    blues = LinearSegmentedColormap.from_list("density", ["#ffffff", "#9bd0ff", "#0a84ff", "#10316b"])
+    axes.imshow(
+        np.sqrt(counts), origin="lower", extent=(0, 1, 0, 1), cmap=blues, interpolation="nearest", aspect="auto"
+    )  # the root keeps single boxes visible beside crowded cells
+
+
+def _correlogram(boxes: np.ndarray, file: Path) -> None:
+    """Each of x, y, width, height (n, 4) against each, its own histogram on the diagonal."""
+    figure, axes = new_figure(4, 4, size_inches=(10, 10))
+    for line in range(4):
+        for column in range(4):
+            cell = axes[line, column]
+            if column > line:
+                cell.set_axis_off()
+                continue
+            if column == line:
+                cell.hist(boxes[:, line], bins=50, range=(0, 1), color=SERIES[0])
+            else:
+                _density(cell, boxes[:, column], boxes[:, line], bins=40)
+            style_axes(
+                cell,
+                x_label=BOX_SIDES[column] if line == 3 else "",
+                y_label=BOX_SIDES[line] if column == 0 and line else "count" if column == line else "",
+                grid="",
+            )
+            cell.set_xlim(0, 1)
+            cell.tick_params(labelbottom=line == 3, labelleft=column in (0, line))
+    figure.suptitle(f"Labels: {len(boxes):,} boxes, sides as parts of the image", fontsize=12, color=INK)
+    save_figure(figure, file, dpi=130)
+
+
+# ------------------------------------------------------------------------------------------------------------- results
+def read_results(csv_file: str | Path) -> dict[str, np.ndarray]:
+    """Column name -> its values, NaN where a cell is empty. Reads the padded files of v6.1 too. Raises InputError where
+    there is no row or no epoch column."""
+    with open(csv_file, encoding="utf-8", newline="") as stream:
+        table = [[cell.strip() for cell in line] for line in csv.reader(stream) if line]
+    if len(table) < 2 or "epoch" not in table[0]:
+        raise InputError(f"expected a header with `epoch` and at least one row, got {len(table)} lines in {csv_file}")
+    try:
+        values = np.array([[float(cell or "nan") for cell in line] for line in table[1:]])
+    except ValueError as error:
+        raise InputError(f"expected numbers in rows of one length, got `{error}` in {csv_file}") from error
+    return dict(zip(table[0], values.T, strict=True))
+
+
+def plot_results(csv_file: str | Path, file: str | Path | None = None) -> Path:
+    """Charts results.csv: losses of training and validation, precision, recall, mAP, learning rates and temperature.
+    Returns the picture's path, by default results.png beside it."""
+    results = read_results(csv_file)
+    file = Path(file or Path(csv_file).with_suffix(".png"))
+    figure, axes = new_figure(2, 3, size_inches=(13, 7.5))
+    for column, (key, title) in enumerate((("box", "Box loss"), ("obj", "Objectness loss"), ("cls", "Class loss"))):
+        _lines(axes[0, column], results, {f"train/{key}_loss": "train", f"val/{key}_loss": "val"}, title)
+    _lines(
+        axes[1, 0],
+        results,
+        {"metrics/precision": "precision", "metrics/recall": "recall"},
+        "Precision and recall",
+    )
+    _lines(axes[1, 1], results, {"metrics/mAP_0.5": "mAP 0.5", "metrics/mAP_0.5:0.95": "mAP 0.5:0.95"}, "mAP")
+    _mark_best(axes[1, 1], results)
+    for cell in axes[1, :2]:
+        cell.set_ylim(-0.02, 1.02)
+    _schedule(axes[1, 2], results)
+    save_figure(figure, file, dpi=120)
+    return file
+
+
+def _lines(axes: "Axes", results: Mapping[str, np.ndarray], series: Mapping[str, str], title: str) -> None:
+    """The named columns over the epochs; those that the file lacks are left out."""
+    present = {key: label for key, label in series.items() if key in results}
+    for colour, (key, label) in zip(SERIES, present.items(), strict=False):
+        marker = "o" if len(results["epoch"]) < 15 else None
+        axes.plot(results["epoch"], results[key], color=colour, label=label, marker=marker, markersize=4, linewidth=1.8)
+    first, last = results["epoch"][0], results["epoch"][-1]
+    axes.set_xlim(first - 0.02 * (last - first) - 0.2, max(last, first + 1) + 0.02 * (last - first) + 0.2)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    style_axes(axes, title, x_label="epoch")
+    if present:
+        add_legend(axes)
+
+
+def _mark_best(axes: "Axes", results: Mapping[str, np.ndarray]) -> None:
+    """A ring at the epoch of the best fitness (0.1 mAP50 + 0.9 mAP50-95), and its values in the title."""
+    map50, map50_95 = results.get("metrics/mAP_0.5"), results.get("metrics/mAP_0.5:0.95")
+    if map50 is None or map50_95 is None or np.isnan(map50_95).all():
+        return
+    best = int(np.nanargmax(0.1 * map50 + 0.9 * map50_95))
+    epoch = results["epoch"][best]
+    axes.plot([epoch] * 2, [map50[best], map50_95[best]], "o", ms=9, mfc="none", mec=INK, mew=1.4)
+    axes.set_title(
+        f"best, epoch {epoch:.0f}: {map50[best]:.3f} and {map50_95[best]:.3f}", loc="right", fontsize=9, color=SOFT_INK
+    )
+
+
+def _schedule(axes: "Axes", results: Mapping[str, np.ndarray]) -> None:
+    """Learning rates, and the temperature of dynamic layers on an axis of its own."""
+    groups = {"x/lr0": "BN weights", "x/lr1": "weights", "x/lr2": "biases"}
+    has_temperature = "x/temperature" in results
+    _lines(axes, results, groups, "Learning rate and temperature" if has_temperature else "Learning rate")
+    if not has_temperature:
+        return
+    right = axes.twinx()
+    right.plot(results["epoch"], results["x/temperature"], color=SERIES[3], linewidth=1.8, linestyle="--")
+    style_axes(right, grid="")
+    right.spines["right"].set(visible=True, color=GRID)
+    right.set_ylabel("temperature (dashed)", fontsize=9, color=SOFT_INK)
+    right.set_ylim(bottom=0)
+
+
+# -------------------------------------------------------------------------------------------------------- feature maps
+def plot_feature_maps(
+    features: torch.Tensor, title: str, file: str | Path, *, channels: int = 32, tile_side: int = 96
+) -> None:
+    """Writes the first channels of one layer's output (1, C, H, W) as a grid, each scaled to its own range, and the
+    whole tensor (C, H, W) as .npy beside it."""
+    maps = features[0].detach().float().cpu().numpy()
+    shown = maps[:channels]
+    width = max(tile_side, 1)
+    height = max(round(width * maps.shape[1] / maps.shape[2]), 1)
+    tiles = [_coloured(channel, (width, height)) for channel in shown]
+    grid = _grid(tiles, min(8, len(tiles)))
+    text = f"{title}: {len(shown)} of {len(maps)} channels, {maps.shape[1]} x {maps.shape[2]}"
+    plate = label_tile(*fit_label(text, 14, grid.shape[1] - GAP), BACKDROP)[:, : grid.shape[1]]
+    strip = np.full((len(plate) + GAP, grid.shape[1], 3), BACKDROP[::-1], np.uint8)
+    strip[GAP:, : plate.shape[1]] = plate
+    _write_picture(file, np.concatenate([strip, grid]))
+    with atomic_write(Path(file).with_suffix(".npy")) as stream:
+        np.save(stream, maps)
+
+
+def _coloured(channel: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+    """(H, W) floats -> BGR uint8 tile; the darkest colour is the channel's minimum, the brightest its maximum."""
+    low, high = float(channel.min()), float(channel.max())
+    grey = ((channel - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    return cv2.applyColorMap(cv2.resize(grey, size_wh, interpolation=cv2.INTER_NEAREST), cv2.COLORMAP_VIRIDIS)
