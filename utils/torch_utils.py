@@ -1,4 +1,4 @@
-"""Where and how tensors live: device, seeds, mixed precision, time. Not for models or optimizers."""
+"""Where and how tensors live: device, layout, seeds, mixed precision, time. Not for models or optimizers."""
 
 import functools
 import os
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.errors import InputError
 from utils.log import LOGGER
@@ -107,6 +107,15 @@ def to_unit_float(images: Tensor, device: torch.device, channels_last: bool = Tr
     layout = torch.channels_last if channels_last else torch.contiguous_format
     on_device = images.to(device, non_blocking=True)
     return on_device.to(torch.float32, memory_format=layout).div_(255)
+
+
+def to_channels_last_(model: nn.Module) -> nn.Module:
+    """Lays a model's four-dimensional tensors out channels last, in place, and returns it. Unlike Module.to, which
+    refuses models whose dynamic convolutions hold five-dimensional kernels."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 def time_sync(device: torch.device) -> float:
