@@ -1,0 +1,215 @@
+"""Data YAMLs: what is read, where paths are looked for, and what each error names."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from utils.data_config import REPOSITORY, load_data_config
+from utils.errors import InputError
+
+GOOD = {"path": ".", "train": "images/train", "val": "images/val", "nc": 2, "names": ["cat", "dog"]}
+
+
+def write_yaml(folder: Path, content: object, name: str = "set.yaml") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / name
+    file.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return file
+
+
+def make_folders(root: Path, *splits: str) -> Path:
+    for split in splits or ("train", "val"):
+        (root / "images" / split).mkdir(parents=True)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"nc": 1, "names": ["only"]}, {0: "only"}),
+        ({}, {0: "cat", 1: "dog"}),
+        ({"names": {1: "dog", 0: "cat"}}, {0: "cat", 1: "dog"}),
+        ({"nc": None}, {0: "cat", 1: "dog"}),
+        ({"names": None}, {0: "class0", 1: "class1"}),
+        ({"names": [7, "ü"]}, {0: "7", 1: "ü"}),
+    ],
+)
+def test_names_and_nc(changes, names, tmp_path):
+    content = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
+    data = load_data_config(write_yaml(make_folders(tmp_path), content))
+    assert data.names == names
+    assert data.nc == len(names)
+    assert data.train == (tmp_path / "images" / "train",)
+    assert data.test == ()
+    assert (data.download, data.hyp, data.imgsz) == ("", None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"train": None, "val": None}, "train, val, test"),
+        ({"nc": None, "names": None}, "names"),
+        ({"nc": 3}, "names: .*nc=3, got 2"),
+        ({"nc": 0}, "nc: .*got 0"),
+        ({"nc": True}, "nc: .*True"),
+        ({"nc": "two"}, "nc: .*'two'"),
+        ({"names": "cat"}, "names: .*'cat'"),
+        ({"names": {0: "cat", 5: "dog"}}, "names: .*got 5"),
+        ({"names": [True, "dog"]}, "names: .*quote"),
+        ({"val": {"a": 1}}, "val: .*text"),
+        ({"path": 3}, "path: .*3"),
+        ({"imgsz": -1}, "imgsz: .*-1"),
+        ({"hyp": "none.yaml"}, "hyp: .*none.yaml"),
+        ({"download": "builtin:letters"}, "download: .*builtin:digits"),
+        ({"val": "images/gone", "train": "images/away"}, "val: nothing is there"),
+    ],
+)
+def test_errors_name_file_and_key(changes, told, tmp_path):
+    content = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
+    file = write_yaml(make_folders(tmp_path), content)
+    with pytest.raises(InputError, match=told) as caught:
+        load_data_config(file)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "path: [", "a: !!python/object/apply:os.system ['touch pwned']"])
+def test_only_plain_yaml_is_read(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"set\.yaml"):
+        load_data_config(write_yaml(tmp_path, text))
+    assert [file.name for file in tmp_path.iterdir()] == ["set.yaml"]
+
+
+@pytest.mark.parametrize("place", ["yaml", "cwd", "repository"])
+def test_path_is_looked_for_in_three_places_in_order(place, tmp_path, monkeypatch):
+    folders = {name: tmp_path / name for name in ("yaml", "cwd", "repository")}
+    for name in list(folders)[list(folders).index(place) :]:  # the first of those that have it must win
+        make_folders(folders[name] / "d")
+    folders["cwd"].mkdir(exist_ok=True)
+    monkeypatch.chdir(folders["cwd"])
+    monkeypatch.setattr("utils.data_config.REPOSITORY", folders["repository"])
+    data = load_data_config(write_yaml(folders["yaml"], {**GOOD, "path": "d"}))
+    assert data.root == folders[place] / "d"
+
+
+def test_a_place_with_all_splits_wins_over_an_earlier_one_with_some(tmp_path, monkeypatch):
+    make_folders(tmp_path / "yaml" / "d", "val")
+    make_folders(tmp_path / "cwd" / "d")
+    monkeypatch.chdir(tmp_path / "cwd")
+    file = write_yaml(tmp_path / "yaml", {**GOOD, "path": "d"})
+    assert load_data_config(file).root == tmp_path / "cwd" / "d"
+    monkeypatch.chdir(tmp_path)
+    assert load_data_config(file).root == tmp_path / "yaml" / "d"
+
+
+def test_old_yaml_without_path_lists_and_patterns(tmp_path):
+    make_folders(tmp_path / "d", "a", "b")
+    (tmp_path / "d" / "val.txt").write_text("./images/a/1.jpg\n")
+    content = {"train": ["d/images/a", "d/images/b"], "val": "d/val.txt", "test": "d/images/*", "nc": 1}
+    data = load_data_config(write_yaml(tmp_path, content))
+    assert data.train == (tmp_path / "d/images/a", tmp_path / "d/images/b")
+    assert data.val == (tmp_path / "d/val.txt",)
+    assert data.test == (tmp_path / "d/images/*",)
+
+
+def test_defaults_of_a_data_yaml(tmp_path):
+    (make_folders(tmp_path) / "hyps").mkdir()
+    hyp = tmp_path / "hyps" / "h.yaml"
+    hyp.touch()
+    data = load_data_config(write_yaml(tmp_path, {**GOOD, "hyp": "hyps/h.yaml", "imgsz": 96}))
+    assert (data.hyp, data.imgsz) == (hyp, 96)
+
+
+@pytest.mark.parametrize(
+    ("download", "told"),
+    [
+        ("", "correct `path`"),
+        ("https://example.org/d.zip", r"download https://example\.org/d\.zip and unpack it to"),
+        ("import os; os.system('touch pwned')", "are not run"),
+        ("bash get.sh", "are not run"),
+    ],
+)
+def test_missing_data_says_what_was_tried_and_what_to_do(download, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = write_yaml(tmp_path / "y", {**GOOD, "path": "d", "download": download})
+    with pytest.raises(InputError, match=told) as caught:
+        load_data_config(file)
+    for place in (tmp_path / "y", tmp_path, REPOSITORY):
+        assert str(place / "d" / "images" / "val") in str(caught.value)
+    assert [item.name for item in tmp_path.rglob("*")] == ["y", "set.yaml"]
+
+
+def test_builtin_digits_are_made_once(tmp_path, monkeypatch):
+    made = []
+
+    def maker(root):
+        made.append(root)
+        return make_folders(root) if not root.exists() else root
+
+    monkeypatch.setattr("utils.data_config.MAKERS", {"builtin:digits": maker})
+    file = write_yaml(tmp_path / "y", {**GOOD, "path": "../datasets/digits", "download": "builtin:digits"})
+    for _ in range(2):
+        assert load_data_config(file).root == tmp_path / "datasets" / "digits"
+    assert made == [tmp_path / "datasets" / "digits"]
+
+
+def test_builtin_digits_that_someone_halved_are_named(tmp_path):
+    (tmp_path / "d").mkdir()
+    file = write_yaml(tmp_path, {**GOOD, "path": "d", "download": "builtin:digits"})
+    with pytest.raises(InputError, match="remove that folder"):
+        load_data_config(file)
+
+
+@pytest.mark.parametrize("inside", ["", "abc/"])
+def test_zip_is_unpacked_beside_itself(inside, tmp_path):
+    archive = tmp_path / "abc.zip"
+    with zipfile.ZipFile(archive, "w") as handle:
+        handle.writestr(f"{inside}abc.yaml", yaml.safe_dump({**GOOD, "path": "../elsewhere"}))
+        handle.writestr(f"{inside}images/train/x.jpg", "")
+        handle.writestr(f"{inside}images/val/x.jpg", "")
+    for _ in range(2):
+        assert load_data_config(archive).root == tmp_path / "abc"
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["abc", "abc.zip"]
+
+
+def test_zip_that_is_none_or_has_no_yaml(tmp_path):
+    (tmp_path / "broken.zip").write_text("no zip")
+    with pytest.raises(InputError, match=r"broken\.zip"):
+        load_data_config(tmp_path / "broken.zip")
+    with zipfile.ZipFile(tmp_path / "bare.zip", "w") as handle:
+        handle.writestr("x.txt", "")
+    with pytest.raises(InputError, match="one YAML"):
+        load_data_config(tmp_path / "bare.zip")
+
+
+def test_no_such_file():
+    with pytest.raises(InputError, match=r"no_such\.yaml"):
+        load_data_config("no_such.yaml")
+
+
+def test_shared_sets_load(shared):
+    bccd = load_data_config(shared("datasets/bccd/bccd.yaml"))
+    assert bccd.names == {0: "Platelets", 1: "RBC", 2: "WBC"}
+    assert all(path.is_dir() for path in bccd.train + bccd.val + bccd.test)
+    assert load_data_config(shared("datasets/coco8/coco8.yaml")).nc == 80
+
+
+@pytest.mark.parametrize("name", ["coco", "coco128"])
+def test_shipped_yamls_say_what_the_reference_says(name, golden_json):
+    golden = golden_json("dataset_facts")["data"][f"{name}.yaml"]
+    ours = yaml.safe_load((REPOSITORY / "data" / f"{name}.yaml").read_text())
+    for key in ("path", "train", "val", "test", "nc", "names"):
+        assert ours.get(key) == golden[key]
+    assert ours["download"].startswith("http")
+
+
+def test_digits_yaml_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("utils.data_config.MAKERS", {"builtin:digits": lambda root: root})
+    monkeypatch.setattr("utils.data_config._exists", lambda path: True)
+    for name in ("data/digits.yaml", "digits.yaml"):
+        data = load_data_config(name)
+        assert data.root == REPOSITORY / "datasets" / "digits"
+        assert (data.nc, data.imgsz, data.hyp) == (10, 128, REPOSITORY / "data" / "hyps" / "hyp.digits.yaml")
