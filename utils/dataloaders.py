@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from utils.datasets import DetectionDataset, Sample, Shapes
+from utils.errors import InputError
 from utils.hyp import Hyp
 from utils.labels import cache_file, image_files, index_labels
 from utils.log import LOGGER
@@ -116,10 +117,10 @@ class EpochSampler(Sampler[int]):
     def set_weights(self, weights: Sequence[float] | np.ndarray | Tensor) -> None:
         """--image-weights: (N,), how likely each picture is drawn from the next epoch on, as itself or into a mosaic.
 
-        Raises ValueError where the batches have shapes of their own (rect), which forbids another order.
+        Raises InputError where the batches have shapes of their own (rect), which forbids another order.
         """
         if self.dataset.rect:
-            raise ValueError("image weights change the order of pictures, rectangular batches need it as it is")
+            raise InputError("expected image weights or rectangular batches, got both: each orders the pictures its way")
         self.dataset.chances.set(weights)
 
     def __iter__(self) -> Iterator[int]:
