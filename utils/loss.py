@@ -35,6 +35,7 @@ class Matches:
 
     @property
     def place(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The index of the places in the level's map (B, na, ny, nx, ...)."""
         return self.image, self.anchor, self.row, self.column
 
 

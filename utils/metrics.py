@@ -124,10 +124,12 @@ class AveragePrecision:
 
     @property
     def mean_precision(self) -> float:
+        """Over the classes; 0 where there is none."""
         return _mean(self.precision)
 
     @property
     def mean_recall(self) -> float:
+        """Over the classes; 0 where there is none."""
         return _mean(self.recall)
 
     @property
