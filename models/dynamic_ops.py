@@ -1,0 +1,135 @@
+"""Formulations of dynamic convolution, as pure functions: K kernels mixed per sample, then one convolution per sample.
+
+"Dynamic Convolution: Attention over Convolution Kernels", Chen et al., CVPR 2020, arXiv:1912.03458. All formulations
+take the same and agree: x (B, C, H, W), weight (K, O, C / groups, k, k), bias (K, O) or None, attention (B, K); they
+return (B, O, H', W'). Not for the attention itself, nor for parameters: those are in models/blocks_dynamic.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How the kernel moves over the image: what torch's conv2d takes, as pairs (vertical, horizontal)."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+def mix(parameters: Tensor, attention: Tensor) -> Tensor:
+    """Sum over k of attention[b, k] * parameters[k]. parameters (K, ...), attention (B, K). Returns (B, ...)."""
+    mixed = attention.to(parameters.dtype) @ parameters.flatten(1)  # (B, K) @ (K, P)
+    return mixed.view(attention.shape[0], *parameters.shape[1:])
+
+
+def loop(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, geometry: Geometry) -> Tensor:
+    """One convolution a sample, one after the other: the definition, and what the others are tested against."""
+    weights = mix(weight, attention)  # (B, O, C / groups, k, k)
+    biases = [None] * len(x) if bias is None else mix(bias, attention)
+    outputs = [F.conv2d(x[b : b + 1], weights[b], biases[b], **vars(geometry)) for b in range(len(x))]
+    return torch.cat(outputs)
+
+
+def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, geometry: Geometry) -> Tensor:
+    """For 1x1 kernels: a matrix product a sample, as one batch. Free in batch and image size, so it can be traced."""
+    if geometry.padding != (0, 0):
+        x = F.pad(x, (geometry.padding[1], geometry.padding[1], geometry.padding[0], geometry.padding[0]))
+    if geometry.stride != (1, 1):
+        x = x[:, :, :: geometry.stride[0], :: geometry.stride[1]]
+    weights = mix(weight, attention).flatten(2)  # (B, O, C / groups)
+    if geometry.groups == 1 and _is_channels_last(x):
+        return _matmul_pixels_first(x, weights, None if bias is None else mix(bias, attention))
+    (batch, channels, height, width), outputs, groups = x.shape, weight.shape[1], geometry.groups
+    pixels = x.reshape(batch * groups, channels // groups, height * width)
+    weights = weights.reshape(batch * groups, outputs // groups, channels // groups)
+    if bias is None:
+        out = torch.bmm(weights, pixels)
+    else:
+        biases = mix(bias, attention).reshape(batch * groups, outputs // groups, 1)
+        out = torch.baddbmm(biases, weights, pixels)
+    return out.reshape(batch, outputs, height, width)
+
+
+def _matmul_pixels_first(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
+    """`matmul` without groups where the channels lie next to each other in memory: no copy in, none out."""
+    batch, channels, height, width = x.shape
+    pixels = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)  # a view
+    if biases is None:
+        out = torch.bmm(pixels, weights.transpose(1, 2))
+    else:
+        out = torch.baddbmm(biases.unsqueeze(1), pixels, weights.transpose(1, 2))
+    return out.reshape(batch, height, width, weights.shape[1]).permute(0, 3, 1, 2)
+
+
+def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, geometry: Geometry) -> Tensor:
+    """One grouped convolution in which each sample is a group. The batch size becomes part of the operator."""
+    batch, channels, height, width = x.shape
+    weights = mix(weight, attention).flatten(0, 1)  # (B * O, C / groups, k, k)
+    biases = None if bias is None else mix(bias, attention).flatten()  # (B * O)
+    as_one = x.reshape(1, batch * channels, height, width)
+    merged = Geometry(geometry.stride, geometry.padding, geometry.dilation, batch * geometry.groups)
+    out = F.conv2d(as_one, weights, biases, **vars(merged))  # (1, B * O, H', W')
+    return out.reshape(batch, weight.shape[1], *out.shape[2:])
+
+
+def stacked(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, geometry: Geometry) -> Tensor:
+    """Each of the K kernels over the whole batch, and the K results mixed: K times the work, but the parameters stay
+    constants and batch and image size stay free. For tracing and export of kernels larger than 1x1."""
+    mixed = None
+    for k in range(weight.shape[0]):
+        response = F.conv2d(x, weight[k], None if bias is None else bias[k], **vars(geometry))  # (B, O, H', W')
+        weighted = response * attention[:, k].to(response.dtype).view(-1, 1, 1, 1)
+        mixed = weighted if mixed is None else mixed + weighted
+    return mixed
+
+
+Formulation = Callable[[Tensor, Tensor, Tensor | None, Tensor, Geometry], Tensor]
+FORMULATIONS: dict[str, Formulation] = {"loop": loop, "matmul": matmul, "grouped": grouped, "stacked": stacked}
+
+
+def dynamic_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    attention: Tensor,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    formulation: str | None = None,
+) -> Tensor:
+    """Convolves each sample b with sum_k attention[b, k] weight[k], and adds sum_k attention[b, k] bias[k].
+
+    Shapes as at the top of this file; the memory format of x is kept. formulation: a name in FORMULATIONS, or None for
+    the fastest that fits: "matmul" for 1x1 kernels, else "grouped", or "stacked" for an
+    empty batch and while the call is traced or exported.
+    """
+    geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
+    name = formulation or _fitting_formulation(x, weight)
+    channels_last = _is_channels_last(x)
+    out = FORMULATIONS[name](x, weight, bias, attention, geometry)
+    return out.contiguous(memory_format=torch.channels_last) if channels_last else out
+
+
+def _fitting_formulation(x: Tensor, weight: Tensor) -> str:
+    if weight.shape[-2:] == (1, 1):
+        return "matmul"
+    traced = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    return "stacked" if traced or x.shape[0] == 0 else "grouped"
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    """True where the channels lie next to each other and that is not also the plain order (1 channel, 1 pixel)."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
