@@ -10,21 +10,12 @@ from typing import Any
 from utils.errors import InputError
 from utils.files import atomic_write
 
+LOSSES = ("box_loss", "obj_loss", "cls_loss")
 COLUMNS = (
-    "train/box_loss",
-    "train/obj_loss",
-    "train/cls_loss",
-    "metrics/precision",
-    "metrics/recall",
-    "metrics/mAP_0.5",
-    "metrics/mAP_0.5:0.95",
-    "val/box_loss",
-    "val/obj_loss",
-    "val/cls_loss",
-    "x/lr0",
-    "x/lr1",
-    "x/lr2",
-    "x/temperature",
+    *(f"train/{loss}" for loss in LOSSES),
+    *(f"metrics/{figure}" for figure in ("precision", "recall", "mAP_0.5", "mAP_0.5:0.95")),
+    *(f"val/{loss}" for loss in LOSSES),
+    *(f"x/{setting}" for setting in ("lr0", "lr1", "lr2", "temperature")),
 )
 OPTIONAL = ("x/temperature",)  # only where a dynamic layer is in the model
 PICTURES = ("train_batch*.jpg", "val_batch*.jpg", "labels*.jpg", "*.png")

@@ -1,0 +1,102 @@
+"""Find objects in pictures and videos with a trained model, and draw them.
+
+    python detect.py                                              the newest run's best.pt on data/images
+    python detect.py --weights yolov5n.pt --source bus.jpg        one picture
+    python detect.py --source 'holiday/**/*.jpg' --save-txt       a pattern (quoted), boxes as label files too
+    python detect.py --source street.mp4 --vid-stride 2           every second frame of a video
+    python detect.py --source files.txt --save-crop               the files listed, one path a line
+
+From Python: `import detect; detect.run(weights="best.pt", source="bus.jpg")`.
+"""
+
+import argparse
+from typing import Any
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of YOLOv5's detect.py."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--weights", default="", help="checkpoint, .pt (default: the newest run's best.pt)")
+    add("--source", default="data/images", help="image, video, directory, glob or .txt list (default data/images)")
+    add("--data", default="", help="data YAML whose class names are used (default: those in the weights)")
+    size_help = "side, or height and width, in pixels (default 640)"
+    add("--imgsz", "--img", "--img-size", nargs="+", type=int, default=[640], help=size_help)
+    add("--conf-thres", type=float, default=0.25, help="least confidence of a detection (default 0.25)")
+    add("--iou-thres", type=float, default=0.45, help="NMS keeps one of two boxes that overlap by more (default 0.45)")
+    add("--max-det", type=int, default=1000, help="detections a picture at most (default 1000)")
+    add("--device", default="", help="0 or cpu or mps; empty: the best there is")
+    add("--view-img", action="store_true", help="show the results in a window")
+    add("--save-txt", action="store_true", help="detections as label files in labels/")
+    add("--save-conf", action="store_true", help="with their confidence as a sixth column")
+    add("--save-crop", action="store_true", help="each detection cut out, in crops/<class>/")
+    add("--save-csv", action="store_true", help="a table of all detections, predictions.csv")
+    add("--nosave", action="store_true", help="do not save annotated pictures and videos")
+    add("--classes", nargs="+", type=int, help="only these classes: --classes 0, or --classes 0 2 3")
+    add("--agnostic-nms", action="store_true", help="boxes suppress each other across classes")
+    add("--visualize", action="store_true", help="pictures of each layer's feature maps")
+    add("--project", default="runs/detect", help="results are saved to project/name")
+    add("--name", default="exp", help="results are saved to project/name; exp, exp2, exp3, ...")
+    add("--exist-ok", action="store_true", help="write into project/name even where it exists")
+    line_help = "width of the boxes' lines in pixels (default 3, thinner on thumbnails, wider on huge pictures)"
+    add("--line-thickness", type=int, help=line_help)
+    add("--hide-labels", action="store_true", help="boxes without class names")
+    add("--hide-conf", action="store_true", help="class names without confidences")
+    add("--half", action="store_true", help="float16 arithmetic, on CUDA devices")
+    add("--vid-stride", type=int, default=1, help="of a video, every n-th frame (default 1)")
+    return parser
+
+
+def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options of a command line (sys.argv where none is given)."""
+    return build_parser().parse_args(argv)
+
+
+def run(
+    weights: Any = "",
+    source: Any = "data/images",
+    data: Any = "",
+    imgsz: Any = (640, 640),
+    conf_thres: float = 0.25,
+    iou_thres: float = 0.45,
+    max_det: int = 1000,
+    device: str = "",
+    view_img: bool = False,
+    save_txt: bool = False,
+    save_conf: bool = False,
+    save_crop: bool = False,
+    save_csv: bool = False,
+    nosave: bool = False,
+    classes: list[int] | None = None,
+    agnostic_nms: bool = False,
+    visualize: bool = False,
+    project: Any = "runs/detect",
+    name: str = "exp",
+    exist_ok: bool = False,
+    line_thickness: int | None = None,
+    hide_labels: bool = False,
+    hide_conf: bool = False,
+    half: bool = False,
+    vid_stride: int = 1,
+):
+    """Detects, with the flags as arguments. Returns engine.detector.Detected: directory, frames, boxes, skipped files,
+    speed. Raises InputError where the input cannot be used."""
+    return _detect(argparse.Namespace(**locals()))
+
+
+def _detect(opt: argparse.Namespace):
+    from engine import detector
+
+    return detector.run(opt)
+
+
+def main(opt: argparse.Namespace) -> None:
+    """Detects, with one message and exit code 1 where the input cannot be used."""
+    from utils.errors import readable_errors
+
+    with readable_errors():
+        _detect(opt)
+
+
+if __name__ == "__main__":
+    main(parse_opt())

@@ -1,0 +1,296 @@
+"""Pictures and videos in, boxes out: the loop of detect.py. Not for labelled sets: that is validator.py. Where frames
+come from is in utils/sources.py, what is written in utils/outputs.py."""
+
+import math
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.weights import load_model
+from models.yolo import DetectionModel
+from utils.annotator import Annotator, class_colour
+from utils.augmentations import letterbox
+from utils.boxes import clip_boxes_, scale_boxes
+from utils.data_config import load_data_config
+from utils.errors import InputError
+from utils.files import increment_path, newest_run
+from utils.log import LOGGER
+from utils.nms import non_max_suppression
+from utils.outputs import AnnotatedSink, CropSink, CsvSink, Found, LabelSink, Sink, WindowSink, can_show, unique_stems
+from utils.plots import plot_feature_maps
+from utils.sources import FileSource, Frame
+from utils.torch_utils import Timer, select_device, to_channels_last_, to_unit_float
+
+SAVING = ("save_txt", "save_csv", "save_crop", "visualize")  # what needs a run directory beside the annotated pictures
+
+
+class Speed(NamedTuple):
+    """Milliseconds a frame."""
+
+    preprocess: float
+    inference: float
+    nms: float
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What a run did: its directory (None where nothing was to be saved), how many frames and boxes, the files that
+    could not be read, the mean speed."""
+
+    save_dir: Path | None
+    frames: int
+    boxes: int
+    skipped: tuple[Path, ...]
+    speed_ms: Speed
+
+
+@torch.inference_mode()
+def run(opt: Namespace) -> Detected:
+    """One detection with the options of detect.py. Raises InputError where they, the source or the weights cannot be
+    used; a file among others that cannot be read is told and skipped."""
+    check_options(opt)
+    source = FileSource(opt.source, vid_stride=opt.vid_stride)
+    predictor = Predictor(opt)
+    save_dir = make_run_dir(opt)
+    stems = unique_stems(source.paths)
+    boxes = Counter()
+    with opened_sinks(opt, save_dir, predictor.names) as sinks:
+        for frame in source:
+            detections, shape_hw = predictor(frame.image, feature_dir(opt, save_dir, stems[frame.path], frame))
+            found = Found(frame, stems[frame.path], detections)
+            if opt.view_img or not opt.nosave:
+                found = replace(found, annotated=annotate(found, predictor.names, opt))
+            for sink in sinks:
+                sink.write(found)
+            boxes[frame.path] += len(detections)
+            LOGGER.info(frame_line(frame, shape_hw, counted(detections, predictor.names), predictor.last_ms))
+    result = Detected(save_dir, predictor.frames, boxes.total(), tuple(source.skipped), predictor.mean_ms)
+    report(result, source, predictor.imgsz)
+    return result
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+def check_options(opt: Namespace) -> None:
+    """Raises InputError for values out of range, in the words of the flag."""
+    for name in ("conf_thres", "iou_thres"):
+        if not 0 <= getattr(opt, name) <= 1:
+            raise InputError(f"--{name.replace('_', '-')}: expected 0 to 1, got {getattr(opt, name)}")
+    for name in ("max_det", "vid_stride", "line_thickness"):
+        value = getattr(opt, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')}: expected 1 or more, got {value}")
+    if opt.save_conf and not opt.save_txt:
+        raise InputError("--save-conf adds a column to the files of --save-txt: give both")
+    sides = image_size(opt)
+    if len(sides) != 2 or min(sides) < 1:
+        raise InputError(f"--imgsz: expected one side or height and width in pixels, got {opt.imgsz}")
+
+
+def image_size(opt: Namespace) -> tuple[int, ...]:
+    """(height, width) of --imgsz, which may be one side."""
+    given = [opt.imgsz] if isinstance(opt.imgsz, int) else list(opt.imgsz)
+    return tuple(given * 2 if len(given) == 1 else given)
+
+
+def chosen_weights(opt: Namespace) -> Path:
+    """--weights, else the best.pt that was written last below runs/, and says which."""
+    if opt.weights:
+        return Path(opt.weights)
+    newest = newest_run("runs", "best.pt")
+    if newest is None:
+        raise InputError(
+            "there are no weights to detect with: train a model first (python train.py), or name a file with --weights"
+        )
+    LOGGER.info(f"--weights {newest} is the newest run's best")
+    return newest
+
+
+def chosen_names(opt: Namespace, model: DetectionModel, weights: Path) -> dict[int, str]:
+    """Class names of --data, else those in the weights. Raises InputError where their number or --classes don't fit."""
+    names = dict(model.names)
+    if opt.data:
+        data = load_data_config(opt.data)
+        if data.nc != model.nc:
+            raise InputError(f"--data: expected the {model.nc} classes of {weights}, got {data.nc} in {data.file}")
+        names = data.names
+    if unknown := [cls for cls in opt.classes or () if cls not in names]:
+        raise InputError(f"--classes: expected numbers from 0 to {model.nc - 1}, got {unknown[0]}")
+    return names
+
+
+def make_run_dir(opt: Namespace) -> Path | None:
+    """The new directory project/name, None where nothing will be saved."""
+    if opt.nosave and not any(getattr(opt, name) for name in SAVING):
+        return None
+    return increment_path(Path(opt.project) / opt.name, exist_ok=opt.exist_ok, mkdir=True)
+
+
+# ----------------------------------------------------------------------------------------------------------- detection
+class Predictor:
+    """A model and its thresholds as a function from one picture to its detections, timed."""
+
+    def __init__(self, opt: Namespace) -> None:
+        weights = chosen_weights(opt)
+        self.opt = opt
+        self.device = select_device(opt.device)
+        self.model = to_channels_last_(load_model(weights, device=self.device))
+        self.names = chosen_names(opt, self.model, weights)
+        self.half = opt.half and self.device.type == "cuda"
+        if opt.half and not self.half:
+            LOGGER.warning(f"--half is left out: float16 needs a CUDA device, this is {self.device.type}")
+        if self.half:
+            self.model.half()
+        self.stride = max(int(self.model.stride.max()), 32)
+        self.imgsz = whole_strides(image_size(opt), self.stride)
+        self.frames = 0
+        self._timers = Speed(*(Timer(self.device) for _ in Speed._fields))
+        if self.device.type == "cuda":  # the first pass loads kernels: not to be counted
+            self._forward(torch.zeros(1, 3, *self.imgsz, dtype=torch.uint8), None)
+
+    def __call__(self, image: np.ndarray, features: Path | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+        """BGR uint8 (h, w, 3) -> detections float32 (n, 6) [x1, y1, x2, y2, confidence, class] in whole pixels of the
+        picture, most confident first, and the size (height, width) that the network saw. Feature maps go to
+        `features`."""
+        opt, size_hw = self.opt, image.shape[:2]
+        with self._timers.preprocess:
+            image = with_least_side(image, self.imgsz)
+            fitted, _, _ = letterbox(image, self.imgsz, auto=True, stride=self.stride)
+            planes = np.ascontiguousarray(fitted[..., ::-1].transpose(2, 0, 1))  # (3, h, w) RGB
+        with self._timers.inference:
+            pred = self._forward(torch.from_numpy(planes)[None], features)
+        with self._timers.nms:
+            found = non_max_suppression(
+                pred,
+                opt.conf_thres,
+                opt.iou_thres,
+                classes=opt.classes,
+                agnostic=opt.agnostic_nms,
+                max_det=opt.max_det,
+            )[0]
+        self.frames += 1
+        found[:, :4] = scale_boxes(found[:, :4], from_hw=fitted.shape[:2], to_hw=image.shape[:2]).round()
+        clip_boxes_(found, size_hw)
+        return found.float().cpu().numpy(), fitted.shape[:2]
+
+    def _forward(self, images: Tensor, features: Path | None) -> Tensor:
+        """uint8 (1, 3, h, w) -> decoded predictions (1, N, 5 + nc)."""
+        batch = to_unit_float(images, self.device)
+        batch = batch.half() if self.half else batch
+        if features is None:
+            return self.model(batch)[0]
+        features.mkdir(parents=True, exist_ok=True)
+        for index, kind, output in self.model.layer_outputs(batch):
+            if isinstance(output, Tensor) and output.dim() == 4:
+                name = kind.rpartition(".")[2]
+                plot_feature_maps(output, f"layer {index}, {name}", features / f"stage{index}_{name}_features.png")
+        return output[0]
+
+    @property
+    def last_ms(self) -> float:
+        """Milliseconds of the network on the latest picture."""
+        return self._timers.inference.last * 1000
+
+    @property
+    def mean_ms(self) -> Speed:
+        """Mean milliseconds a picture."""
+        return Speed(*(timer.seconds * 1000 / max(self.frames, 1) for timer in self._timers))
+
+
+def with_least_side(image: np.ndarray, imgsz: tuple[int, int]) -> np.ndarray:
+    """The picture (h, w, 3), with a border below or on the right where it is a strip so thin that it would be less than
+    a pixel wide at the network's size (height, width)."""
+    height, width = image.shape[:2]
+    least = math.ceil(max(height / imgsz[0], width / imgsz[1]))
+    if min(height, width) >= least:
+        return image
+    below, right = max(least - height, 0), max(least - width, 0)
+    return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(114, 114, 114))
+
+
+def whole_strides(size_hw: tuple[int, ...], stride: int) -> tuple[int, int]:
+    """(height, width) rounded up to multiples of the stride; says so where that changes them."""
+    height, width = (-(-side // stride) * stride for side in size_hw)
+    if (height, width) != size_hw:
+        LOGGER.warning(f"--imgsz {size_hw} must be multiples of the model's stride {stride}: taking {(height, width)}")
+    return height, width
+
+
+# ------------------------------------------------------------------------------------------------------------- outputs
+@contextmanager
+def opened_sinks(opt: Namespace, save_dir: Path | None, names: Mapping[int, str]) -> Iterator[list[Sink]]:
+    """The sinks that the options ask for; closed at the end, also where the run breaks off."""
+    sinks: list[Sink] = []
+    try:
+        if not opt.nosave:
+            sinks.append(AnnotatedSink(save_dir, vid_stride=opt.vid_stride))
+        if opt.save_txt:
+            sinks.append(LabelSink(save_dir / "labels", with_confidence=opt.save_conf))
+        if opt.save_crop:
+            sinks.append(CropSink(save_dir / "crops", names))
+        if opt.save_csv:
+            sinks.append(CsvSink(save_dir / "predictions.csv", names))
+        if opt.view_img and can_show():
+            sinks.append(WindowSink())
+        yield sinks
+    finally:
+        for sink in sinks:
+            sink.close()
+
+
+def feature_dir(opt: Namespace, save_dir: Path | None, stem: str, frame: Frame) -> Path | None:
+    """Where --visualize puts the feature maps of a frame, None without it."""
+    if not opt.visualize:
+        return None
+    return save_dir / Found(frame, stem, np.zeros((0, 6))).numbered_stem
+
+
+def annotate(found: Found, names: Mapping[int, str], opt: Namespace) -> np.ndarray:
+    """The frame with its boxes, the most confident on top."""
+    annotator = Annotator(found.frame.image, line_width=opt.line_thickness)
+    for *xyxy, conf, cls in found.detections[::-1].tolist():
+        label = names[int(cls)] if opt.hide_conf else f"{names[int(cls)]} {conf:.2f}"
+        annotator.box(xyxy, "" if opt.hide_labels else label, class_colour(int(cls)))
+    return annotator.result()
+
+
+# ----------------------------------------------------------------------------------------------------------------- log
+def counted(detections: np.ndarray, names: Mapping[int, str]) -> str:
+    """ "4 persons, 1 bus", by class number; "(no detections)" where there are none."""
+    counts = sorted(Counter(detections[:, 5].astype(int).tolist()).items())
+    return ", ".join(f"{count} {plural(names[cls], count)}" for cls, count in counts) or "(no detections)"
+
+
+def plural(name: str, count: int) -> str:
+    """The name as it follows the count: 1 bus, 2 buses, 2 persons."""
+    if count == 1:
+        return name
+    return name + ("es" if name.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+def frame_line(frame: Frame, shape_hw: tuple[int, int], counts: str, milliseconds: float) -> str:
+    """The log line of one frame."""
+    kind = f"video {frame.index}/{frame.total} ({frame.number}/{frame.frames or '?'})"
+    kind = kind if frame.is_video else f"image {frame.index}/{frame.total}"
+    return f"{kind} {frame.path.resolve()}: {shape_hw[0]}x{shape_hw[1]} {counts}, {milliseconds:.1f}ms"
+
+
+def report(result: Detected, source: FileSource, imgsz: tuple[int, int]) -> None:
+    """Logs speed, what was skipped and where the results are. Raises InputError where no file could be read."""
+    if not result.frames:
+        raise InputError(f"--source: none of the {len(source)} files could be read; the lines above say why")
+    speed = "{:.1f}ms pre-process, {:.1f}ms inference, {:.1f}ms NMS".format(*result.speed_ms)
+    LOGGER.info(f"Speed: {speed} per image at shape {(1, 3, *imgsz)}")
+    if result.skipped:
+        LOGGER.warning(f"WARNING: {len(result.skipped)} of {len(source)} files could not be read and were skipped")
+    if result.save_dir:
+        labels = len(list((result.save_dir / "labels").glob("*.txt")))
+        LOGGER.info(f"Results saved to {result.save_dir}" + (f", {labels} label files in labels" if labels else ""))
