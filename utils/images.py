@@ -2,7 +2,8 @@
 or on disk. Not for labels (utils/labels.py), borders (utils/augmentations.py) or videos (utils/sources.py)."""
 
 import os
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from utils.errors import InputError
 from utils.log import LOGGER
 
 MEMORY_MARGIN = 1.2  # what must be free, in multiples of the cache: the training itself needs some too
+DISK_MARGIN = 1.1  # likewise: what is left is for the results
+NPY_HEADER = 128  # bytes of numpy's file format before a picture's pixels
 READERS = min(8, os.cpu_count() or 1)  # threads that fill a cache
 
 
@@ -83,10 +86,10 @@ class ImageStore:
     def fill(self, prefix: str = "") -> None:
         """Fills the cache, if there is one, behind a progress bar."""
 
-    def _fill_with(self, task: Callable[[int], int], numbers: Iterable[int], description: str) -> None:
+    def _fill_with(self, task: Callable[[int], int], numbers: Sequence[int], description: str) -> None:
         """Runs the task for the numbers on several threads; it returns bytes, which the bar adds up."""
         cached = 0
-        with ThreadPoolExecutor(READERS) as pool, tqdm(total=len(self), unit="image", dynamic_ncols=True) as bar:
+        with ThreadPoolExecutor(READERS) as pool, tqdm(total=len(numbers), unit="image", dynamic_ncols=True) as bar:
             for size in pool.map(task, numbers):
                 cached += size
                 bar.set_description(f"{description} ({cached / 2**30:.1f} GiB)")
@@ -159,10 +162,15 @@ class DiskImageStore(ImageStore):
         return super().get(i) if image is None else (image, self.original_hw(i))
 
     def fill(self, prefix: str = "") -> None:
-        """Writes what is missing or stale. Unreadable pictures are left out; where the disk is full or may not be
-        written to, it says so and the rest stays uncached."""
+        """Writes what is missing or stale. Unreadable pictures are left out; where the disk has no room for all, or may
+        not be written to, it says so and they stay uncached."""
         try:
-            self._fill_with(self._keep, range(len(self)), f"{prefix}Caching images on disk")
+            wanted = [i for i in range(len(self)) if not self._is_fresh(i)]
+            needed = sum(self._bytes(i) for i in wanted)
+            free = shutil.disk_usage(Path(self.path_of(0)).parent).free if wanted else 0
+            if needed * DISK_MARGIN > free:
+                raise OSError(f"they need {needed / 2**30:.1f} GiB more, and {free / 2**30:.1f} GiB are free")
+            self._fill_with(self._keep, wanted, f"{prefix}Caching images on disk")
         except OSError as error:
             LOGGER.warning(f"{prefix}Images are not all cached on disk: {error}")
 
@@ -171,26 +179,36 @@ class DiskImageStore(ImageStore):
         path = Path(self.path_of(i))
         return path.parent / f".cache_{self.imgsz}{'_smooth' if self.smooth else ''}" / f"{path.name}.npy"
 
+    def _bytes(self, i: int) -> int:
+        height, width = fitted_hw(self.original_hw(i), self.imgsz)
+        return NPY_HEADER + 3 * height * width
+
+    def _is_fresh(self, i: int) -> bool:
+        """Whether the cache has a whole file from the picture as it is now."""
+        try:
+            file = self.file(i).stat()
+            return file.st_mtime_ns == Path(self.path_of(i)).stat().st_mtime_ns and file.st_size == self._bytes(i)
+        except OSError:
+            return False
+
     def _cached(self, i: int) -> np.ndarray | None:
         """The cached picture; None where it is missing, stale, damaged or of another size than expected."""
-        file = self.file(i)
+        if not self._is_fresh(i):
+            return None
         try:
-            if file.stat().st_mtime_ns != Path(self.path_of(i)).stat().st_mtime_ns:
-                return None
-            image = np.load(file, allow_pickle=False)
+            image = np.load(self.file(i), allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
         expected = (*fitted_hw(self.original_hw(i), self.imgsz), 3)
         return image if image.shape == expected and image.dtype == np.uint8 else None
 
     def _keep(self, i: int) -> int:
-        if self._cached(i) is None:
-            try:
-                image, _ = super().get(i)
-            except InputError:
-                return 0  # told when a batch asks for it
-            self._write(i, image)
-        return self.file(i).stat().st_size
+        try:
+            image, _ = ImageStore.get(self, i)
+        except InputError:
+            return 0  # told when a batch asks for it
+        self._write(i, image)
+        return image.nbytes
 
     def _write(self, i: int, image: np.ndarray) -> None:
         file, times = self.file(i), Path(self.path_of(i)).stat()
