@@ -172,8 +172,6 @@ class EarlyStopping:
             self.best_fitness, self.best_epoch = fitness, epoch
         idle = epoch - self.best_epoch
         self.possible_stop = idle >= self.patience - 1
-        if idle >= self.patience:
-            LOGGER.info(f"No better fitness in {self.patience} epochs; the best was epoch {self.best_epoch}.")
         return idle >= self.patience
 
 

@@ -118,6 +118,15 @@ def to_channels_last_(model: nn.Module) -> nn.Module:
     return model
 
 
+def to_channels_last_(model: nn.Module) -> nn.Module:
+    """Puts the (O, I, k, k) weights into channels_last order, in place; other shapes have no such order (torch's own
+    Module.to raises for the (K, O, I, k, k) of dynamic layers). Returns the model."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
+
+
 def time_sync(device: torch.device) -> float:
     """Seconds of a monotonic clock, after all that was queued on `device` is done."""
     if device.type == "cuda":

@@ -5,7 +5,15 @@ import torch
 
 from utils import torch_utils
 from utils.errors import InputError
-from utils.torch_utils import Timer, amp_dtype, seed_everything, select_device, supports_bf16_cpu, to_unit_float
+from utils.torch_utils import (
+    Timer,
+    amp_dtype,
+    seed_everything,
+    select_device,
+    supports_bf16_cpu,
+    to_channels_last_,
+    to_unit_float,
+)
 
 
 @pytest.fixture
@@ -135,3 +143,13 @@ def test_channels_last_takes_kernels_of_five_dimensions():
     assert layer.conv.weight.is_contiguous(memory_format=torch.channels_last)
     for key, value in layer.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+def test_channels_last_weights():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(2, 2))
+    model.register_parameter("kernels", torch.nn.Parameter(torch.rand(2, 4, 3, 3, 3)))  # a dynamic layer's
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert to_channels_last_(model) is model
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert model.kernels.is_contiguous()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
