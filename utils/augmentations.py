@@ -271,7 +271,7 @@ def draw_mixup(rng: np.random.Generator, hyp: Hyp) -> Mixup | None:
 def apply_mixup(first: Scene, second: Scene, mixup: Mixup) -> Scene:
     """Two scenes of one size over each other, with the labels of both. arXiv:1710.09412.
 
-    Differs from v6.1: grey levels are rounded, there cut off (at most 1 level; five times as fast).
+    Differs from v6.1: grey levels are rounded, there cut off (at most 1 level).
     """
     image = cv2.addWeighted(first.image, mixup.ratio, second.image, 1 - mixup.ratio, 0)
     return Scene(image, *joined_labels((first, second)), first.margin_yx)
