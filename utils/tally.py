@@ -1,0 +1,140 @@
+"""Gathers the matches of images one by one and turns them into named metrics, the table in the log and pictures. Not
+for running a model: that is engine/validator.py."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.coco import CocoScore
+from utils.curves import plot_confusion_matrix, plot_curves
+from utils.log import LOGGER
+from utils.metrics import AveragePrecision, ConfusionMatrix, ap_per_class, match_detections
+
+IOU_THRESHOLDS = torch.linspace(0.5, 0.95, 10)  # mAP50-95 is the mean over these
+COLUMNS = ("Class", "Images", "Labels", "P", "R", "mAP@.5", "mAP@.5:.95")
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """One class that has labels. Precision and recall at the confidence of best mean F1; all but `labels` are 0..1."""
+
+    cls: int
+    name: str
+    labels: int
+    precision: float
+    recall: float
+    map50: float
+    map: float
+
+
+class Speed(NamedTuple):
+    """Milliseconds an image."""
+
+    preprocess: float
+    inference: float
+    nms: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a validation found. Means over the classes that have labels, 0..1; `map` is mAP50-95."""
+
+    precision: float
+    recall: float
+    map50: float
+    map: float
+    per_class: tuple[ClassMetrics, ...]
+    maps: np.ndarray  # (nc,) mAP50-95; a class without labels has the mean
+    loss: tuple[float, float, float]  # mean (box, obj, cls); zeros where no loss was asked for
+    speed_ms: Speed
+    images: int
+    labels: int
+    coco: CocoScore | None = None  # COCO's own score, a different sum; with --save-json, where annotations are
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """One image's detections (n, 6) [xyxy, confidence, class] and labels (m, 5) [class, xyxy], in pixels of its file.
+    Both are on the CPU."""
+
+    path: str
+    size_hw: tuple[int, int]
+    detections: Tensor
+    labels: Tensor
+
+
+class Tally:
+    """Gathers the matches of all images and turns them into metrics and pictures."""
+
+    def __init__(self, nc: int) -> None:
+        self.confusion = ConfusionMatrix(nc)
+        self.correct: list[Tensor] = []  # (n, 10) bool an image
+        self.scores: list[Tensor] = []  # (n, 2) [confidence, class] an image
+        self.classes: list[Tensor] = []  # (m,) of the labels of an image
+
+    def add(self, result: ImageResult) -> None:
+        """Matches one image's detections with its labels."""
+        self.correct.append(match_detections(result.detections, result.labels, IOU_THRESHOLDS))
+        self.scores.append(result.detections[:, 4:])
+        self.classes.append(result.labels[:, 0])
+        self.confusion.update(result.detections, result.labels)
+
+    def average_precision(self) -> AveragePrecision:
+        """Scores of the classes over all images so far."""
+        scores = torch.cat([torch.zeros(0, 2), *self.scores]).numpy()
+        correct = torch.cat([torch.zeros(0, len(IOU_THRESHOLDS), dtype=torch.bool), *self.correct]).numpy()
+        return ap_per_class(correct, scores[:, 0], scores[:, 1], self.label_classes())
+
+    def label_classes(self) -> np.ndarray:
+        """Class ids (m,) of all labels so far."""
+        return torch.cat([torch.zeros(0), *self.classes]).numpy().astype(int)
+
+    def metrics(self, names: Mapping[int, str], *, loss: Tensor, timers: Speed) -> Metrics:
+        """The result over all images so far; loss (3,) and the time spent are passed on."""
+        scores, images = self.average_precision(), len(self.correct)
+        counts = np.bincount(self.label_classes(), minlength=len(names))
+        columns = (scores.classes, scores.precision, scores.recall, scores.ap[:, 0], scores.ap.mean(1))
+        per_class = tuple(
+            ClassMetrics(int(cls), names[int(cls)], int(counts[int(cls)]), *map(float, row))
+            for cls, *row in zip(*columns, strict=True)
+        )
+        maps = np.full(len(names), scores.map)
+        maps[scores.classes] = scores.ap.mean(1)
+        return Metrics(
+            scores.mean_precision,
+            scores.mean_recall,
+            scores.map50,
+            scores.map,
+            per_class=per_class,
+            maps=maps,
+            loss=tuple(loss.tolist()),
+            speed_ms=Speed(*(1000 * timer.seconds / max(images, 1) for timer in timers)),
+            images=images,
+            labels=int(counts.sum()),
+        )
+
+    def draw(self, save_dir: Path, names: Mapping[int, str]) -> None:
+        """Writes the precision and recall curves and the confusion matrix."""
+        plot_curves(self.average_precision(), save_dir, names)
+        plot_confusion_matrix(self.confusion.matrix, save_dir / "confusion_matrix.png", names)
+
+
+def table_row(name: str, *cells: object) -> str:
+    """One line of the table: the class's name and six figures."""
+    return f"{name:>20}" + "".join(f"{cell:>11.3g}" if isinstance(cell, float) else f"{cell:>11}" for cell in cells)
+
+
+def report(metrics: Metrics, *, verbose: bool) -> None:
+    """Logs the figures over all classes, and with `verbose` those of each."""
+    quality = (metrics.precision, metrics.recall, metrics.map50, metrics.map)
+    LOGGER.info(table_row("all", metrics.images, metrics.labels, *quality))
+    if not metrics.labels:
+        LOGGER.warning("None of the images has a label, so that there is nothing to compare the detections with.")
+    if verbose and len(metrics.maps) > 1:
+        for row in metrics.per_class:
+            LOGGER.info(table_row(row.name, metrics.images, row.labels, row.precision, row.recall, row.map50, row.map))

@@ -1,0 +1,73 @@
+"""Measure a detector on labelled images: precision, recall, mAP, speed, and the pictures that show where it errs.
+
+    python val.py                                                 the newest run's best.pt on the data it was trained on
+    python val.py --weights yolov5n.pt --data my.yaml --imgsz 640
+    python val.py --weights best.pt --task test --save-json       the test split, with a COCO results file
+
+From Python: `import val; metrics = val.run(weights="best.pt", data="my.yaml")`.
+"""
+
+import argparse
+from typing import Any
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of YOLOv5's val.py; a default of None is filled in from the weights or the data YAML and is logged."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", help="data YAML (default: the one the weights were trained on, else data/digits.yaml)")
+    add("--weights", help="checkpoint, .pt (default: the newest run's best.pt)")
+    add("--batch-size", type=int, default=32, help="images a batch (default 32)")
+    add("--imgsz", "--img", "--img-size", type=int, help="side in pixels (default: the data YAML's own, else 640)")
+    add("--conf-thres", type=float, default=0.001, help="least confidence of a detection (default 0.001)")
+    add("--iou-thres", type=float, default=0.6, help="NMS keeps one of two boxes that overlap by more (default 0.6)")
+    add("--max-det", type=int, default=300, help="detections an image at most (default 300)")
+    add("--task", choices=("train", "val", "test"), default="val", help="which split of the data (default val)")
+    add("--device", default="", help="0 or cpu or mps; empty: the best there is")
+    add("--workers", type=int, default=8, help="loader processes at most (default 8; capped by CPUs and batch size)")
+    add("--single-cls", action="store_true", help="treat all classes as one")
+    add("--verbose", action="store_true", help="a line for each class, also where there are 50 or more")
+    add("--save-txt", action="store_true", help="detections as label files in labels/")
+    add("--save-conf", action="store_true", help="with their confidence as a sixth column")
+    add("--save-json", action="store_true", help="detections as a COCO results file, scored where annotations are")
+    add("--project", default="runs/val", help="results are saved to project/name")
+    add("--name", default="exp", help="results are saved to project/name; exp, exp2, exp3, ...")
+    add("--exist-ok", action="store_true", help="write into project/name even where it exists")
+    add("--half", action="store_true", help="16-bit arithmetic where the device is fast at it")
+    return parser
+
+
+def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options of a command line (sys.argv where none is given)."""
+    return build_parser().parse_args(argv)
+
+
+def run(**kwargs: Any):
+    """Validates with the flags as keyword arguments (`imgsz=320`, `batch_size=8`, `save_json=True`, ...).
+    Returns engine.validator.Metrics. Raises InputError on an unknown name or unusable input."""
+    opt = parse_opt([])
+    unknown = sorted(set(kwargs) - set(vars(opt)))
+    if unknown:
+        from utils.errors import InputError
+
+        raise InputError(f"val.run got unknown arguments {unknown}; it takes those of `python val.py --help`")
+    vars(opt).update(kwargs)
+    return _validate(opt)
+
+
+def _validate(opt: argparse.Namespace):
+    from engine import validator
+
+    return validator.run(opt)
+
+
+def main(opt: argparse.Namespace) -> None:
+    """Validates, with one message and exit code 1 where the input cannot be used."""
+    from utils.errors import readable_errors
+
+    with readable_errors():
+        _validate(opt)
+
+
+if __name__ == "__main__":
+    main(parse_opt())
