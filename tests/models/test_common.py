@@ -27,8 +27,8 @@ from utils.errors import InputError
 
 MODULE_CASES = """
     Conv_k3s2 Conv_k6s2p2 Conv_noact_g2 DWConv Bottleneck_add Bottleneck_noadd BottleneckCSP C3_n2 C3_noshortcut C3TR
-    C3SPP C3Ghost SPP SPPF Focus GhostConv GhostBottleneck_s1 GhostBottleneck_s2 Contract Expand Concat CrossConv CrossConv_s2
-    MixConv2d_equal_ch MixConv2d_equal_params Sum_weighted Sum
+    C3SPP C3Ghost SPP SPPF Focus GhostConv GhostBottleneck_s1 GhostBottleneck_s2 Contract Expand Concat CrossConv
+    CrossConv_s2 MixConv2d_equal_ch MixConv2d_equal_params Sum_weighted Sum
 """.split()  # noqa: SIM905
 
 
