@@ -156,7 +156,11 @@ def progress(loader: DataLoader) -> tqdm:
 # ------------------------------------------------------------------------------------------------------ python val.py
 def run(opt: Namespace) -> Metrics:
     """One validation from the options of val.py, with its pictures and files in a new directory.
-    Raises InputError where the input cannot be used."""
+    Raises InputError where the input cannot be used.
+
+    Differs from v6.1: the data defaults to what the weights were trained on; classes are called as the data calls them;
+    --half keeps the weights and decodes boxes in float32; COCO's score stands beside our own mAP, not in its place.
+    """
     check_options(opt)
     weights = chosen_weights(opt)
     checkpoint = read_checkpoint(weights)

@@ -1,17 +1,23 @@
 """The validator against detections that are right, wrong or missing by construction."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from engine.validator import Metrics, ValOptions, image_results, validate
+from models.yolo import DetectionModel
 from utils.boxes import xyxy2xywhn
 from utils.callbacks import HOOKS, Callbacks
 from utils.dataloaders import Batch
+from utils.hyp import load_hyp
+from utils.loss import DetectionLoss
 from utils.tally import table_row
 
 NAMES = {0: "circle", 1: "square", 2: "star"}
+ROOT = Path(__file__).resolve().parents[2]
 SIDE = 64  # of the letterboxed images
 
 
@@ -156,3 +162,19 @@ def test_table_rows_line_up():
     head, row = table_row("Class", "Images", "P"), table_row("all", 128, 0.98765)
     assert row == "all".rjust(20) + "128".rjust(11) + "0.988".rjust(11)
     assert len(head) == len(row)
+
+
+def test_a_model_trains_on_after_its_validation():
+    """A real network and loss: finite losses in eval mode, and a gradient for every parameter afterwards."""
+    hyp = load_hyp(ROOT / "data/hyps/hyp.scratch-low.yaml")
+    model = DetectionModel("yolov5n.yaml", nc=3)
+    loss_fn = DetectionLoss(
+        model.detect.anchors, nc=3, hyp=hyp.scaled(nl=3, nc=3, imgsz=SIDE), strides=model.detect.stride
+    )
+    batch = make_batch([[[0, *BOX_A], [1, *BOX_B]], []])
+    model.train()
+    found = validate(model, [batch], names=NAMES, loss_fn=loss_fn)
+    assert all(0 < part < 10 for part in found.loss)
+    loss, _ = loss_fn(model(batch.images / 255), batch.targets)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
