@@ -1,0 +1,93 @@
+"""What a model consists of and what it costs: the printed table of layers, parameters, GFLOPs."""
+
+import contextlib
+import io
+import math
+import warnings
+from copy import deepcopy
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.common import Dynamic_conv2d
+from models.yolo import DetectionModel
+from utils.log import LOGGER
+
+MIN_STRIDE = 32
+
+
+class Summary(NamedTuple):
+    """The numbers of the summary line."""
+
+    layers: int  # modules, the model itself included
+    parameters: int
+    gradients: int  # parameters that are trained
+    gflops: float | None  # for one image; None where thop is not installed
+
+    def __str__(self) -> str:
+        cost = "" if self.gflops is None else f", {self.gflops:.1f} GFLOPs"
+        return f"{self.layers} layers, {self.parameters} parameters, {self.gradients} gradients{cost}"
+
+
+def model_summary(model: DetectionModel, imgsz: int = 640) -> Summary:
+    """Counts a model, which stays as it is, for square images of imgsz pixels."""
+    return Summary(
+        layers=sum(1 for _ in model.modules()),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        gradients=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        gflops=gflops(model, imgsz),
+    )
+
+
+def log_summary(model: DetectionModel, imgsz: int = 640, *, name: str | Path = "Model", table: bool = True) -> Summary:
+    """Logs the table of layers (unless `table` is off) and the line `YOLOv5n summary: ... layers, ...`. name: what the
+    line calls the model; of a path, such as the model YAML's, the stem."""
+    if table:
+        LOGGER.info(model_table(model))
+    summary = model_summary(model, imgsz)
+    LOGGER.info(f"{Path(name).stem.replace('yolov5', 'YOLOv5')} summary: {summary}\n")
+    return summary
+
+
+def model_table(model: DetectionModel) -> str:
+    """One line a layer of the model YAML: index, from, repeats, parameters, module, arguments."""
+    lines = [f"\n{'':>3}{'from':>18}{'n':>3}{'params':>10}  {'module':<40}{'arguments':<30}"]
+    for row, layer in zip(model.rows, model.model, strict=True):
+        source = f"{row.source!s:>18}{row.repeats:>3}{row.parameters:>10}"
+        lines.append(f"{row.index:>3}{source}  {layer.type:<40}{row.arguments:<30}")
+    return "\n".join(lines)
+
+
+def gflops(model: DetectionModel, imgsz: int = 640) -> float | None:
+    """Billions of operations (two for each multiply-add) for one square image, as v6.1 prints them: thop's count of
+    convolutions, batch normalisations, linear layers and upsampling. Shapes are counted, nothing is computed. An imgsz
+    that is no multiple of the stride is scaled by area from the next one. None, and a log line, without thop.
+
+    Differs from v6.1: dynamic convolutions are counted (attention, mixing of kernels and the convolution itself), and
+    at the image's own size, since what does not depend on the size must not be scaled.
+    """
+    stride = max(int(model.stride.max()), MIN_STRIDE)
+    side = math.ceil(imgsz / stride) * stride
+    shapes = deepcopy(model).to("meta")  # thop leaves hooks and buffers behind, so never in the caller's model
+    image = torch.empty(1, model.yaml["ch"], side, side, device="meta")
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # importing thop 0.1.1 warns
+            warnings.simplefilter("ignore")
+            from thop import profile
+
+            macs, _ = profile(shapes, inputs=(image,), custom_ops={Dynamic_conv2d: _count_dynamic}, verbose=False)
+    except ImportError as error:  # also where Python no longer has distutils, which thop 0.1.1 imports
+        LOGGER.info(f"GFLOPs are left out: thop cannot be imported ({error})")
+        return None
+    return 2 * macs * (imgsz / side) ** 2 / 1e9
+
+
+def _count_dynamic(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    """Adds the multiply-adds of one call to layer.total_ops, thop's counter: for each image the two attention layers
+    and the sum over K kernels and biases, then the convolution. Not the global average, which adds without products."""
+    attention = layer.attention.fc1.weight.numel() + layer.attention.fc2.weight.numel()
+    mixing = layer.weight.numel() + (0 if layer.bias is None else layer.bias.numel())
+    kernel = layer.weight[0, 0].numel()  # C / groups * k * k
+    layer.total_ops += inputs[0].shape[0] * (attention + mixing) + output.numel() * kernel
