@@ -155,7 +155,7 @@ def _class_bars(axes: "Axes", classes: np.ndarray, names: Mapping[int, str]) -> 
     if nc > 30:
         axes.set_xlabel("class", fontsize=9, color=SOFT_INK)
         return
-    texts = [names.get(cls, str(cls)) for cls in range(nc)]
+    texts = [names.get(cls, str(cls)).replace("$", r"\$") for cls in range(nc)]  # a bare $ would begin a formula
     crowded = sum(map(len, texts)) + 2 * nc > 60
     axes.set_xticks(range(nc), texts, rotation=90 if crowded else 0)
     if nc <= 20:

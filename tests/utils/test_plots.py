@@ -81,7 +81,7 @@ def test_detections_become_rows_for_the_grid(detections, expected):
 def test_label_statistics_of_any_set(tmp_path, count, nc):
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.integers(0, nc, (count, 1)), rng.random((count, 4))], axis=1)
-    plot_labels(rows, {cls: f"class {cls}" for cls in range(nc)}, tmp_path)
+    plot_labels(rows, {cls: f"$class_{cls}^$" for cls in range(nc)}, tmp_path)
     for name in ("labels.jpg", "labels_correlogram.jpg"):
         assert min(cv2.imread(str(tmp_path / name)).shape[:2]) > 1000
 
