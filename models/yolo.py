@@ -53,10 +53,8 @@ class Detect(nn.Module):
 
     def __init__(self, nc: int, anchors: list[list[float]], ch: list[int]) -> None:
         super().__init__()
-        self.nc = nc
-        self.no = nc + 5  # outputs an anchor: x, y, w, h, objectness, classes
-        self.nl = len(anchors)
-        self.na = len(anchors[0]) // 2
+        self.nc, self.no = nc, nc + 5  # outputs an anchor: x, y, w, h, objectness, classes
+        self.nl, self.na = len(anchors), len(anchors[0]) // 2
         self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32).view(self.nl, self.na, 2))
         self.register_buffer("stride", torch.ones(self.nl), persistent=False)
         self.m = nn.ModuleList(nn.Conv2d(channels, self.no * self.na, 1) for channels in ch)
