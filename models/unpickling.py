@@ -1,6 +1,7 @@
 """Opens .pt files that may come from strangers: tensors and plain data come out, and of every class that a file names
 only an inert stand-in. Nothing that stands in the file is run. What the content means is for models/weights.py."""
 
+import io
 import pickle
 import pickletools
 import re
@@ -84,23 +85,22 @@ def _stand_in(name: str) -> type[Inert]:
 def _globals_in(path: Path) -> set[str]:
     """Dotted names of all classes and functions that the pickles in the file refer to. Only tells what to refuse, by
     name: what guards is torch's restricted unpickler, which resolves no other names than those that it is given."""
-    found: set[str] = set()
     with open(path, "rb") as file:
-        is_archive = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
-        if not is_archive:
-            file.seek(0)
-            for _ in range(LEGACY_PICKLES):
-                found.update(_globals_in_pickle(file))
-            return found
+        if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
+            return _globals_in_archive(path)
+        file.seek(0)
+        return {name for _ in range(LEGACY_PICKLES) for name in _globals_in_pickle(file)}
+
+
+def _globals_in_archive(path: Path) -> set[str]:
+    found: set[str] = set()
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
             if any("/code/" in member for member in members):
                 raise InputError(f"{path} is a TorchScript export; a checkpoint (.pt of a training) was expected")
-            for member in members:
-                if member.endswith(".pkl"):
-                    with archive.open(member) as file:
-                        found.update(_globals_in_pickle(file))
+            for member in (member for member in members if member.endswith(".pkl")):
+                found.update(_globals_in_pickle(io.BytesIO(archive.read(member))))
     except zipfile.BadZipFile as error:
         raise InputError(f"{path} cannot be read as a file of weights: {error}") from error
     return found
