@@ -78,7 +78,7 @@ def validate(
     options, callbacks = ValOptions(**options), callbacks or Callbacks()
     device, was_training = next(model.parameters()).device, model.training
     timers = Speed(*(Timer(device) for _ in Speed._fields))
-    tally, loss = Tally(len(names)), torch.zeros(3)
+    tally, loss = Tally(len(names), pictures=options.plots), torch.zeros(3)
     model.eval()
     callbacks.run("on_val_start")
     for number, batch in enumerate(progress(loader)):

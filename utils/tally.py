@@ -71,8 +71,8 @@ class ImageResult:
 class Tally:
     """Gathers the matches of all images and turns them into metrics and pictures."""
 
-    def __init__(self, nc: int) -> None:
-        self.confusion = ConfusionMatrix(nc)
+    def __init__(self, nc: int, *, pictures: bool = False) -> None:
+        self.confusion = ConfusionMatrix(nc) if pictures else None
         self.correct: list[Tensor] = []  # (n, 10) bool an image
         self.scores: list[Tensor] = []  # (n, 2) [confidence, class] an image
         self.classes: list[Tensor] = []  # (m,) of the labels of an image
@@ -82,7 +82,8 @@ class Tally:
         self.correct.append(match_detections(result.detections, result.labels, IOU_THRESHOLDS))
         self.scores.append(result.detections[:, 4:])
         self.classes.append(result.labels[:, 0])
-        self.confusion.update(result.detections, result.labels)
+        if self.confusion:
+            self.confusion.update(result.detections, result.labels)
 
     def average_precision(self) -> AveragePrecision:
         """Scores of the classes over all images so far."""
