@@ -7,6 +7,7 @@ import pickletools
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -101,7 +102,7 @@ def _globals_in_archive(path: Path) -> set[str]:
                 raise InputError(f"{path} is a TorchScript export; a checkpoint (.pt of a training) was expected")
             for member in (member for member in members if member.endswith(".pkl")):
                 found.update(_globals_in_pickle(io.BytesIO(archive.read(member))))
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
         raise InputError(f"{path} cannot be read as a file of weights: {error}") from error
     return found
 
