@@ -110,15 +110,6 @@ def to_unit_float(images: Tensor, device: torch.device, channels_last: bool = Tr
 
 
 def to_channels_last_(model: nn.Module) -> nn.Module:
-    """Lays a model's four-dimensional tensors out channels last, in place, and returns it. Unlike Module.to, which
-    refuses models whose dynamic convolutions hold five-dimensional kernels."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.dim() == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-    return model
-
-
-def to_channels_last_(model: nn.Module) -> nn.Module:
     """Puts the (O, I, k, k) weights into channels_last order, in place; other shapes have no such order (torch's own
     Module.to raises for the (K, O, I, k, k) of dynamic layers). Returns the model."""
     for parameter in model.parameters():
