@@ -42,17 +42,14 @@ def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
     return build_parser().parse_args(argv)
 
 
-def run(**kwargs: Any):
-    """Validates with the flags as keyword arguments (`imgsz=320`, `batch_size=8`, `save_json=True`, ...).
-    Returns engine.validator.Metrics. Raises InputError on an unknown name or unusable input."""
-    opt = parse_opt([])
-    unknown = sorted(set(kwargs) - set(vars(opt)))
-    if unknown:
-        from utils.errors import InputError
-
-        raise InputError(f"val.run got unknown arguments {unknown}; it takes those of `python val.py --help`")
-    vars(opt).update(kwargs)
-    return _validate(opt)
+def run(
+    data: Any = None, weights: Any = None, batch_size: int = 32, imgsz: int | None = None, conf_thres: float = 0.001,
+    iou_thres: float = 0.6, task: str = "val", device: str = "", workers: int = 8, single_cls: bool = False,
+    verbose: bool = False, save_txt: bool = False, save_conf: bool = False, save_json: bool = False,
+    project: Any = "runs/val", name: str = "exp", exist_ok: bool = False, half: bool = False, max_det: int = 300,
+):  # fmt: skip
+    """Validates, with the flags as arguments. Returns engine.validator.Metrics; raises InputError on unusable input."""
+    return _validate(argparse.Namespace(**locals()))
 
 
 def _validate(opt: argparse.Namespace):

@@ -17,7 +17,7 @@ from models.yolo import DetectionModel
 from utils.boxes import scale_boxes, xywhn2xyxy
 from utils.callbacks import Callbacks
 from utils.coco import CocoResults, CocoScore, find_annotations
-from utils.data_config import DataConfig, load_data_config
+from utils.data_config import SPLITS, DataConfig, load_data_config
 from utils.dataloaders import Batch, create_dataloader
 from utils.errors import InputError
 from utils.files import increment_path, newest_run
@@ -201,6 +201,8 @@ def run(opt: Namespace) -> Metrics:
 
 def check_options(opt: Namespace) -> None:
     """Raises InputError for values out of range, in the words of the flag."""
+    if opt.task not in SPLITS:
+        raise InputError(f"--task: one of {', '.join(SPLITS)} was expected, got {opt.task!r}")
     for name, least in {"batch_size": 1, "workers": 0, "max_det": 1, "imgsz": 32}.items():
         value = getattr(opt, name)
         if value is not None and value < least:

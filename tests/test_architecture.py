@@ -282,13 +282,13 @@ def test_the_forbidden_are_told_from_the_allowed(code, bad):
 
 # -------------------------------------------------------------------------------------------- nothing that nobody reads
 def options(script: str) -> dict[str, int]:
-    """{destination: line} of the options that a script's parser defines."""
+    """{destination: line} of the options that a script's parser defines, by whatever name it calls add_argument."""
     found = {}
     for call in nodes(script, ast.Call):
-        if isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument":
-            flags = [a.value for a in call.args if isinstance(a, ast.Constant)]
-            longest = next((f for f in flags if f.startswith("--")), flags[0])
-            found[keyword(call, "dest").strip("'\"") or longest.lstrip("-").replace("-", "_")] = call.lineno
+        flags = [str(a.value) for a in call.args if isinstance(a, ast.Constant) and str(a.value).startswith("--")]
+        if flags:
+            found[keyword(call, "dest").strip("'\"") or flags[0][2:].replace("-", "_")] = call.lineno
+    assert len(found) > 5, f"found no options in {script}: is its parser built in another way now?"
     return found
 
 
@@ -325,7 +325,9 @@ def test_every_option_is_read(script):
 
 def hyp_fields() -> dict[str, int]:
     cls = next(node for node in nodes("utils/hyp.py", ast.ClassDef) if node.name == "Hyp")
-    return {node.target.id: node.lineno for node in cls.body if isinstance(node, ast.AnnAssign)}
+    found = {node.target.id: node.lineno for node in cls.body if isinstance(node, ast.AnnAssign)}
+    assert len(found) > 20, "found no fields in utils/hyp.py: are they defined in another way now?"
+    return found
 
 
 def test_every_hyperparameter_is_read():

@@ -1,5 +1,6 @@
 """val.py as people call it: through the shell on tiny data, and from Python."""
 
+import inspect
 import json
 import re
 import shutil
@@ -150,8 +151,10 @@ def test_the_shell_shows_one_message(tmp_path):
     assert re.fullmatch(r"Error: .*nowhere\.pt.*\n", answer.stderr)
 
 
-def test_an_unknown_argument_is_told():
-    with pytest.raises(InputError, match="image_size"):
+def test_run_takes_the_flags_of_the_shell():
+    parameters = inspect.signature(val.run).parameters
+    assert {name: parameter.default for name, parameter in parameters.items()} == vars(val.parse_opt([]))
+    with pytest.raises(TypeError, match="image_size"):
         val.run(image_size=64)
 
 
