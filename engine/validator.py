@@ -185,7 +185,7 @@ def run(opt: Namespace) -> Metrics:
         iou_thres=opt.iou_thres,
         max_det=opt.max_det,
         single_cls=opt.single_cls,
-        amp=amp_dtype(device) if opt.half else None,
+        amp=half_type(device) if opt.half else None,
         plots=True,
         save_dir=run_dir,
         verbose=opt.verbose or len(names) < 50,
@@ -223,6 +223,14 @@ def chosen_weights(opt: Namespace) -> Path:
         raise InputError("--weights: no best.pt below runs/ yet; give a checkpoint, or train one: python train.py")
     LOGGER.info(f"--weights {newest} is the newest run's best")
     return newest
+
+
+def half_type(device: torch.device) -> torch.dtype | None:
+    """The 16-bit type for --half; says so where the device has none that is fast."""
+    dtype = amp_dtype(device)
+    if dtype is None:
+        LOGGER.warning(f"--half is left out: this {device.type} is not faster at 16 bits, float32 is used")
+    return dtype
 
 
 def trained_on(checkpoint: Checkpoint) -> str | None:
