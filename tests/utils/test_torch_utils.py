@@ -130,21 +130,6 @@ def test_timer_adds_up(monkeypatch):
     assert timer.seconds == 2.5
 
 
-def test_channels_last_takes_kernels_of_five_dimensions():
-    class Layer(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.kernels = torch.nn.Parameter(torch.rand(4, 3, 2, 1, 1))
-            self.conv = torch.nn.Conv2d(2, 3, 3)
-
-    layer = Layer()
-    before = {key: value.clone() for key, value in layer.state_dict().items()}
-    assert torch_utils.to_channels_last_(layer) is layer
-    assert layer.conv.weight.is_contiguous(memory_format=torch.channels_last)
-    for key, value in layer.state_dict().items():
-        assert torch.equal(value, before[key])
-
-
 def test_channels_last_weights():
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(2, 2))
     model.register_parameter("kernels", torch.nn.Parameter(torch.rand(2, 4, 3, 3, 3)))  # a dynamic layer's

@@ -1,0 +1,242 @@
+"""Whole trainings of a tiny dynamic model on tiny pictures, through train.run."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import train
+from engine.trainer import rescaled
+from models.weights import load_model, read_checkpoint
+from utils.errors import InputError
+from utils.torch_utils import supports_bf16_cpu
+
+ROOT = Path(__file__).parents[2]
+CFG = {
+    "nc": 2,
+    "depth_multiple": 0.33,
+    "width_multiple": 0.125,
+    "anchors": [[10, 13, 16, 30, 33, 23], [30, 61, 62, 45, 59, 119]],
+    "backbone": [
+        [-1, 1, "Conv", [64, 6, 2, 2]],
+        [-1, 1, "Conv", [128, 3, 2]],
+        [-1, 1, "C3", [128]],
+        [-1, 1, "Conv", [256, 3, 2]],
+        [-1, 1, "Dynamic_conv2d", [256, 1, 1]],
+    ],
+    "head": [[-1, 1, "Conv", [256, 3, 2]], [[4, 5], 1, "Detect", ["nc", "anchors"]]],
+}
+PICTURES = {
+    "labels.jpg", "labels_correlogram.jpg", "train_batch0.jpg", "train_batch1.jpg", "train_batch2.jpg", "results.png",
+    "val_batch0_labels.jpg", "val_batch0_pred.jpg", "confusion_matrix.png",
+    "F1_curve.png", "P_curve.png", "R_curve.png", "PR_curve.png",
+}  # fmt: skip
+COLUMNS = [
+    "epoch", "train/box_loss", "train/obj_loss", "train/cls_loss",
+    "metrics/precision", "metrics/recall", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95",
+    "val/box_loss", "val/obj_loss", "val/cls_loss", "x/lr0", "x/lr1", "x/lr2", "x/temperature",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> dict[str, Path]:
+    """Eight training and four validation pictures of 64 px with a bright square (class 0) or bar (class 1) each."""
+    root = tmp_path_factory.mktemp("shapes")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        (root / "images" / split).mkdir(parents=True)
+        (root / "labels" / split).mkdir(parents=True)
+        for number in range(count):
+            cls, (x, y) = number % 2, rng.integers(4, 30, 2)
+            w, h = ((20, 20), (28, 10))[cls]
+            picture = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8)
+            picture[y : y + h, x : x + w] = 220
+            cv2.imwrite(str(root / "images" / split / f"{number}.png"), picture)
+            row = f"{cls} {(x + w / 2) / 64} {(y + h / 2) / 64} {w / 64} {h / 64}\n"
+            (root / "labels" / split / f"{number}.txt").write_text(row)
+    described = {"path": str(root), "train": "images/train", "val": "images/val", "nc": 2, "names": ["square", "bar"]}
+    (root / "data.yaml").write_text(yaml.safe_dump(described))
+    (root / "model.yaml").write_text(yaml.safe_dump(CFG))
+    return {"data": str(root / "data.yaml"), "cfg": str(root / "model.yaml")}
+
+
+@pytest.fixture
+def tiny(data, tmp_path):
+    """tiny(epochs=1, ...) trains on the shapes into a fresh directory and returns that directory."""
+
+    def run(**options) -> Path:
+        defaults = {"imgsz": 64, "batch_size": 4, "epochs": 1, "workers": 0, "device": "cpu", "noplots": True}
+        project = tmp_path / "runs"
+        train.run(**{**data, **defaults, "project": str(project), "name": "exp", "exist_ok": True, **options})
+        return project / options.get("name", "exp")
+
+    return run
+
+
+def results(run_dir: Path) -> list[dict[str, str]]:
+    with open(run_dir / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    one, two = read_checkpoint(a).state, read_checkpoint(b).state
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_run_directory_is_complete(tiny):
+    run_dir = tiny(epochs=2, noplots=False, batch_size=2)
+    names = {path.name for path in run_dir.iterdir()}
+    assert names >= {"results.csv", "opt.yaml", "hyp.yaml", "weights", *PICTURES}
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert {path.name for path in (run_dir / "weights").iterdir()} == {"last.pt", "best.pt"}
+    rows = results(run_dir)
+    assert list(rows[0]) == COLUMNS
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert yaml.safe_load((run_dir / "opt.yaml").read_text())["imgsz"] == 64
+    best = read_checkpoint(run_dir / "weights" / "best.pt")
+    assert best.training is None
+    assert read_checkpoint(run_dir / "weights" / "last.pt").training is not None
+    decoded, _ = load_model(run_dir / "weights" / "best.pt")(torch.zeros(1, 3, 64, 64))
+    assert decoded.isfinite().all()
+
+
+def test_temperature_falls_to_one_and_is_saved(tiny):
+    run_dir = tiny(epochs=6)
+    assert [float(row["x/temperature"]) for row in results(run_dir)] == [34, 17.5, 1, 1, 1, 1]
+    last = read_checkpoint(run_dir / "weights" / "last.pt")
+    for state in (last.state, last.training["model"]):
+        assert [float(value) for key, value in state.items() if key.endswith("temperature")] == [1.0]
+
+
+def test_seed_decides_and_workers_do_not(tiny, tmp_path):
+    first = tiny(name="a") / "weights" / "last.pt"
+    assert same_weights(first, tiny(name="b", workers=2) / "weights" / "last.pt")
+    assert not same_weights(first, tiny(name="c", seed=1) / "weights" / "last.pt")
+
+
+def test_resumed_run_ends_as_an_unbroken_one(tiny):
+    whole = tiny(epochs=4, save_period=2)
+    broken = whole.with_name("broken")
+    shutil.copytree(whole, broken)
+    shutil.move(broken / "weights" / "epoch2.pt", broken / "weights" / "last.pt")
+    train.run(resume=str(broken / "weights" / "last.pt"))
+    assert same_weights(whole / "weights" / "last.pt", broken / "weights" / "last.pt")
+    assert [row["epoch"] for row in results(broken)] == ["0", "1", "2", "3"]
+    assert results(broken) == results(whole)
+
+
+def test_finished_run_is_refused_and_can_be_extended(tiny, data):
+    run_dir = tiny(epochs=1)
+    last = run_dir / "weights" / "last.pt"
+    with pytest.raises(InputError, match="is finished .1 epochs.; --epochs N"):
+        train.run(resume=str(last))
+    train.run(resume=str(last), epochs=2)
+    assert len(results(run_dir)) == 2
+    with pytest.raises(InputError, match="holds weights alone"):
+        train.run(resume=str(run_dir / "weights" / "best.pt"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rect": True},
+        {"quad": True},
+        {"image_weights": True},
+        {"multi_scale": True},
+        {"optimizer": "Adam"},
+        {"optimizer": "AdamW"},
+        {"cos_lr": True},
+        {"label_smoothing": 0.1},
+        {"amp": False},
+        {"close_mosaic": 1},
+        {"hyp": "data/hyps/hyp.scratch-high.yaml"},
+    ],
+    ids=str,
+)
+def test_option_changes_the_training_and_it_still_ends(tiny, options):
+    """Three epochs, so that what acts on later epochs or on the shape of the schedule shows."""
+    if options == {"amp": False} and not supports_bf16_cpu():
+        pytest.skip("this CPU has no bfloat16, so there is nothing that --no-amp could turn off")
+    plain, changed = tiny(epochs=3, name="a"), tiny(epochs=3, name="b", **options)
+    assert not same_weights(plain / "weights/last.pt", changed / "weights/last.pt")
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_cached_pictures_are_the_same(tiny, cache):
+    assert same_weights(tiny(name="a") / "weights/last.pt", tiny(name="b", cache=cache) / "weights/last.pt")
+
+
+def test_single_cls_trains_one_class(tiny):
+    best = read_checkpoint(tiny(single_cls=True) / "weights" / "best.pt")
+    assert best.names == {0: "item"}
+
+
+def test_freeze_keeps_layers(tiny, tmp_path):
+    start = tiny(name="start") / "weights" / "last.pt"
+    frozen = tiny(name="frozen", weights=str(start), freeze=[3])
+    before, after = read_checkpoint(start).state, read_checkpoint(frozen / "weights" / "last.pt").training["model"]
+    weights = [key for key in before if key.endswith("conv.weight")]
+    kept = {key for key in weights if torch.equal(before[key], after[key])}
+    assert kept == {key for key in weights if key.startswith(("model.0.", "model.1.", "model.2."))}
+
+
+def test_nosave_and_noval_do_the_last_epoch_only(tiny):
+    run_dir = tiny(epochs=3, nosave=True, noval=True)
+    assert {path.name for path in (run_dir / "weights").iterdir()} == {"last.pt", "best.pt"}
+    assert [float(row["val/obj_loss"]) > 0 for row in results(run_dir)] == [False, False, True]
+
+
+def test_patience_ends_a_plateau(tiny, tmp_path):
+    still = yaml.safe_load((ROOT / "data/hyps/hyp.scratch-low.yaml").read_text()) | {"lr0": 0.0, "warmup_bias_lr": 0.0}
+    hyp = tmp_path / "still.yaml"
+    hyp.write_text(yaml.safe_dump(still))
+    assert len(results(tiny(epochs=9, patience=2, hyp=str(hyp)))) == 3
+
+
+@pytest.mark.parametrize("imgsz", [64, 96])
+def test_multi_scale_stays_within_half_and_one_and_a_half(imgsz):
+    class State:
+        stride = 32
+
+        class opt:
+            seed = 0
+
+    State.opt.imgsz = imgsz
+    sides = {rescaled(torch.zeros(1, 3, imgsz, imgsz), State, step).shape[-1] for step in range(50)}
+    assert len(sides) > 1
+    assert all(side % 32 == 0 and imgsz // 2 - 32 < side <= imgsz * 1.5 + 32 for side in sides)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"cfg": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"weights": "nowhere.pt"}, "nowhere.pt"),
+        ({"hyp": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"batch_size": 0}, "--batch-size: 1 or more was expected, got 0"),
+        ({"epochs": 0}, "--epochs"),
+        ({"imgsz": 5}, "--imgsz"),
+        ({"quad": True, "batch_size": 6}, "multiple of 4"),
+        ({"rect": True, "image_weights": True}, "--image-weights"),
+        ({"resume": "nowhere.pt"}, "nowhere.pt"),
+        ({"epohcs": 3}, "epohcs"),
+        ({"label_smoothing": 2.0}, "--label-smoothing"),
+        ({"freeze": [7]}, "--freeze 7 leaves nothing to train"),
+    ],
+    ids=str,
+)
+def test_unusable_input_is_told_before_anything_is_written(tiny, tmp_path, options, message):
+    with pytest.raises(InputError, match=message.replace(".", r"\.")):
+        tiny(**options)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_official_weights_start_a_dynamic_model(tiny, shared, capfd):
+    tiny(weights=str(shared("weights/yolov5n.pt")), cfg="models/yolov5n_dynamic.yaml")
+    assert "Transferred 3" in capfd.readouterr().err
