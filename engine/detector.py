@@ -1,7 +1,6 @@
 """Pictures and videos in, boxes out: the loop of detect.py. Not for labelled sets: that is validator.py. Where frames
 come from is in utils/sources.py, what is written in utils/outputs.py."""
 
-import math
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from engine.inputs import chosen_weights, whole_strides
 from models.weights import load_model
 from models.yolo import DetectionModel
 from utils.annotator import Annotator, class_colour
@@ -22,7 +21,7 @@ from utils.augmentations import letterbox
 from utils.boxes import clip_boxes_, scale_boxes
 from utils.data_config import load_data_config
 from utils.errors import InputError
-from utils.files import increment_path, newest_run
+from utils.files import increment_path
 from utils.log import LOGGER
 from utils.nms import non_max_suppression
 from utils.outputs import AnnotatedSink, CropSink, CsvSink, Found, LabelSink, Sink, WindowSink, can_show, unique_stems
@@ -101,19 +100,6 @@ def image_size(opt: Namespace) -> tuple[int, ...]:
     return tuple(given * 2 if len(given) == 1 else given)
 
 
-def chosen_weights(opt: Namespace) -> Path:
-    """--weights, else the best.pt that was written last below runs/, and says which."""
-    if opt.weights:
-        return Path(opt.weights)
-    newest = newest_run("runs", "best.pt")
-    if newest is None:
-        raise InputError(
-            "there are no weights to detect with: train a model first (python train.py), or name a file with --weights"
-        )
-    LOGGER.info(f"--weights {newest} is the newest run's best")
-    return newest
-
-
 def chosen_names(opt: Namespace, model: DetectionModel, weights: Path) -> dict[int, str]:
     """Class names of --data, else those in the weights. Raises InputError where their number or --classes don't fit."""
     names = dict(model.names)
@@ -139,7 +125,7 @@ class Predictor:
     """A model and its thresholds as a function from one picture to its detections, timed."""
 
     def __init__(self, opt: Namespace) -> None:
-        weights = chosen_weights(opt)
+        weights = chosen_weights(opt.weights)
         self.opt = opt
         self.device = select_device(opt.device)
         self.model = to_channels_last_(load_model(weights, device=self.device))
@@ -162,7 +148,6 @@ class Predictor:
         `features`."""
         opt, size_hw = self.opt, image.shape[:2]
         with self._timers.preprocess:
-            image = with_least_side(image, self.imgsz)
             fitted, _, _ = letterbox(image, self.imgsz, auto=True, stride=self.stride)
             planes = np.ascontiguousarray(fitted[..., ::-1].transpose(2, 0, 1))  # (3, h, w) RGB
         with self._timers.inference:
@@ -203,25 +188,6 @@ class Predictor:
     def mean_ms(self) -> Speed:
         """Mean milliseconds a picture."""
         return Speed(*(timer.seconds * 1000 / max(self.frames, 1) for timer in self._timers))
-
-
-def with_least_side(image: np.ndarray, imgsz: tuple[int, int]) -> np.ndarray:
-    """The picture (h, w, 3), with a border below or on the right where it is a strip so thin that it would be less than
-    a pixel wide at the network's size (height, width)."""
-    height, width = image.shape[:2]
-    least = math.ceil(max(height / imgsz[0], width / imgsz[1]))
-    if min(height, width) >= least:
-        return image
-    below, right = max(least - height, 0), max(least - width, 0)
-    return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(114, 114, 114))
-
-
-def whole_strides(size_hw: tuple[int, ...], stride: int) -> tuple[int, int]:
-    """(height, width) rounded up to multiples of the stride; says so where that changes them."""
-    height, width = (-(-side // stride) * stride for side in size_hw)
-    if (height, width) != size_hw:
-        LOGGER.warning(f"--imgsz {size_hw} must be multiples of the model's stride {stride}: taking {(height, width)}")
-    return height, width
 
 
 # ------------------------------------------------------------------------------------------------------------- outputs

@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch.utils.data import DataLoader
 
+from engine.inputs import whole_strides
 from engine.pictures import TrainingPictures
 from engine.training_options import check_options, fill_defaults, resume_options
 from engine.validator import Metrics
@@ -103,7 +104,7 @@ def prepare(opt: Namespace) -> TrainState:
     seed_everything(opt.seed, opt.deterministic)
     model = build_network(opt, data, hyp, checkpoint)
     stride = max(int(model.stride.max()), 32)
-    opt.imgsz = whole_strides(opt.imgsz, stride)
+    (opt.imgsz,) = whole_strides((opt.imgsz,), stride)
     train_loader, val_loader = build_loaders(opt, data, hyp, stride)
     if not (opt.noautoanchor or checkpoint):
         fit_anchors(model, train_loader, hyp, opt.imgsz)
@@ -139,14 +140,6 @@ def build_network(opt: Namespace, data: DataConfig, hyp: Hyp, checkpoint: Checkp
     if start:
         transfer_weights(model, start, exclude=("anchor",) if opt.cfg or anchors else ())
     return model
-
-
-def whole_strides(imgsz: int, stride: int) -> int:
-    """The image side rounded up to a multiple of the stride, in pixels; says so where that changes it."""
-    rounded = max(-(-imgsz // stride), 2) * stride
-    if rounded != imgsz:
-        LOGGER.warning(f"--imgsz {imgsz} must be a multiple of the model's stride {stride}: taking {rounded}")
-    return rounded
 
 
 def build_loaders(opt: Namespace, data: DataConfig, hyp: Hyp, stride: int) -> tuple[DataLoader, DataLoader]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from engine.inputs import chosen_weights, whole_strides
 from models.weights import Checkpoint, load_model, read_checkpoint
 from models.yolo import DetectionModel
 from utils.boxes import scale_boxes, xywhn2xyxy
@@ -20,7 +21,7 @@ from utils.coco import CocoResults, CocoScore, find_annotations
 from utils.data_config import SPLITS, DataConfig, load_data_config
 from utils.dataloaders import Batch, create_dataloader
 from utils.errors import InputError
-from utils.files import increment_path, newest_run
+from utils.files import increment_path
 from utils.log import LOGGER
 from utils.loss import DetectionLoss
 from utils.nms import non_max_suppression
@@ -162,7 +163,7 @@ def run(opt: Namespace) -> Metrics:
     --half keeps the weights and decodes boxes in float32; COCO's score stands beside our own mAP, not in its place.
     """
     check_options(opt)
-    weights = chosen_weights(opt)
+    weights = chosen_weights(opt.weights)
     checkpoint = read_checkpoint(weights)
     data = load_data_config(opt.data or trained_on(checkpoint) or DEFAULT_DATA)
     device = select_device(opt.device)
@@ -214,17 +215,6 @@ def check_options(opt: Namespace) -> None:
         raise InputError("--save-conf adds a column to the files of --save-txt: give both")
 
 
-def chosen_weights(opt: Namespace) -> Path:
-    """--weights, else the best.pt that was written last below runs/, and says which."""
-    if opt.weights:
-        return Path(opt.weights)
-    newest = newest_run("runs", "best.pt")
-    if newest is None:
-        raise InputError("--weights: no best.pt below runs/ yet; give a checkpoint, or train one: python train.py")
-    LOGGER.info(f"--weights {newest} is the newest run's best")
-    return newest
-
-
 def half_type(device: torch.device) -> torch.dtype | None:
     """The 16-bit type for --half; says so where the device has none that is fast."""
     dtype = amp_dtype(device)
@@ -266,10 +256,7 @@ def build_loader(opt: Namespace, data: DataConfig, *, stride: int) -> DataLoader
         raise InputError(f"--task {opt.task}: {data.file} has no key `{opt.task}`")
     if opt.imgsz is None and data.imgsz:
         LOGGER.info(f"--imgsz {data.imgsz} taken from {data.file}")
-    imgsz = opt.imgsz or data.imgsz or DEFAULT_IMGSZ
-    if imgsz % stride:
-        imgsz = -(-imgsz // stride) * stride
-        LOGGER.warning(f"--imgsz must be a multiple of the model's stride {stride}: taking {imgsz}")
+    (imgsz,) = whole_strides((opt.imgsz or data.imgsz or DEFAULT_IMGSZ,), stride)
     return create_dataloader(
         paths,
         imgsz=imgsz,

@@ -29,15 +29,15 @@ BUILDING = {
         "utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator utils/figures "
         "utils/ema utils/digits utils/optim utils/autoanchor utils/loggers utils/coco"
     ),
-    2.5: "models/blocks_dynamic",
-    3: "models/blocks_conv utils/curves utils/plots utils/data_config utils/datasets utils/sources",
-    3.5: "models/common",
-    4: "models/yolo utils/dataloaders utils/outputs utils/tally",
-    5: "models/weights models/summary engine/pictures",
-    6: "engine/validator engine/detector engine/training_options",
-    7: "engine/training_setup",
-    8: "engine/trainer",
-    9: "train val detect",
+    3: "models/blocks_dynamic",
+    4: "models/blocks_conv utils/curves utils/plots utils/data_config utils/datasets utils/sources",
+    5: "models/common",
+    6: "models/yolo utils/dataloaders utils/outputs utils/tally",
+    7: "models/weights models/summary engine/pictures engine/inputs",
+    8: "engine/validator engine/detector engine/training_options",
+    9: "engine/training_setup",
+    10: "engine/trainer",
+    11: "train val detect",
 }
 FLOORS = {f"{name}.py": floor for floor, names in BUILDING.items() for name in names.split()}
 ABSENT = {"general.py", "misc.py", "helpers.py"}  # what CONTRIBUTING.md says that there is none of

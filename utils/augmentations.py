@@ -44,7 +44,7 @@ def letterbox(
     if not scale_up:
         ratio = min(ratio, 1.0)
     ratio_wh = (ratio, ratio)
-    inner_w, inner_h = round(width * ratio), round(height * ratio)
+    inner_w, inner_h = max(round(width * ratio), 1), max(round(height * ratio), 1)  # a strip keeps a pixel
     border_w, border_h = target_w - inner_w, target_h - inner_h
     if auto:
         border_w, border_h = border_w % stride, border_h % stride

@@ -65,8 +65,9 @@ def _draw_classes(axes: "Axes", axis: np.ndarray, values: np.ndarray, texts: Map
     if len(texts) > NAMED_CLASSES:
         axes.plot(axis, values.T, color=PALE, linewidth=0.8)
     else:
-        for line, (cls, text) in zip(values, texts.items(), strict=True):
-            axes.plot(axis, line, color=COLOURS[cls % len(COLOURS)], linewidth=1.3, label=text)
+        by_class = max(texts, default=0) < len(COLOURS)  # beyond that two classes would share a colour
+        for row, (line, (cls, text)) in enumerate(zip(values, texts.items(), strict=True)):
+            axes.plot(axis, line, color=COLOURS[cls if by_class else row], linewidth=1.3, label=text)
     return values.mean(0) if len(values) else np.zeros_like(axis)
 
 

@@ -120,7 +120,9 @@ class EpochSampler(Sampler[int]):
         Raises InputError where the batches have shapes of their own (rect), which forbids another order.
         """
         if self.dataset.rect:
-            raise InputError("expected image weights or rectangular batches, got both: each orders the pictures its way")
+            raise InputError(
+                "expected image weights or rectangular batches, got both: each orders the pictures its way"
+            )
         self.dataset.chances.set(weights)
 
     def __iter__(self) -> Iterator[int]:

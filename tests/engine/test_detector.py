@@ -12,7 +12,7 @@ from torch import nn
 
 import detect
 from engine import detector
-from engine.detector import counted, image_size, plural, whole_strides, with_least_side
+from engine.detector import counted, image_size, plural
 from utils.errors import InputError
 from utils.outputs import Found, label_lines, safe_file_name, unique_stems, write_image
 from utils.sources import Frame
@@ -264,21 +264,6 @@ def test_half_and_view_img_without_the_means_are_told_and_left_out(pictures, see
 )
 def test_image_sizes(given, size):
     assert image_size(Namespace(imgsz=given)) == size
-
-
-@pytest.mark.parametrize(("size", "rounded"), [((640, 640), (640, 640)), ((1, 33), (32, 64)), ((65, 96), (96, 96))])
-def test_sizes_are_rounded_up_to_strides(size, rounded):
-    assert whole_strides(size, 32) == rounded
-
-
-@pytest.mark.parametrize(
-    ("size_hw", "least_hw"),
-    [((1, 1), (1, 1)), ((64, 128), (64, 128)), ((1, 1280), (10, 1280)), ((2561, 2), (2561, 21))],
-)
-def test_strips_get_a_border_below_or_on_the_right(size_hw, least_hw):
-    padded = with_least_side(np.full((*size_hw, 3), 7, np.uint8), (128, 128))
-    assert padded.shape[:2] == least_hw
-    assert (padded[: size_hw[0], : size_hw[1]] == 7).all()
 
 
 @pytest.mark.parametrize(
