@@ -171,6 +171,13 @@ def test_cached_pictures_are_the_same(tiny, cache):
     assert same_weights(tiny(name="a") / "weights/last.pt", tiny(name="b", cache=cache) / "weights/last.pt")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["s", "m", "l", "x"])
+def test_the_articles_model_trains_a_step_at_every_size(tiny, size):
+    run_dir = tiny(cfg=f"models/yolov5{size}_dynamic.yaml", batch_size=8)
+    assert float(results(run_dir)[0]["train/obj_loss"]) > 0
+
+
 def test_single_cls_trains_one_class(tiny):
     best = read_checkpoint(tiny(single_cls=True) / "weights" / "best.pt")
     assert best.names == {0: "item"}
