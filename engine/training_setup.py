@@ -16,6 +16,7 @@ from engine.pictures import TrainingPictures
 from engine.training_options import check_options, fill_defaults, resume_options
 from engine.validator import Metrics
 from models.common import dynamic_layers
+from models.spread import spread_kernels
 from models.summary import log_summary
 from models.weights import Checkpoint, read_checkpoint, transfer_weights
 from models.yolo import DetectionModel
@@ -27,7 +28,7 @@ from utils.dataloaders import create_dataloader
 from utils.ema import ModelEma
 from utils.errors import InputError
 from utils.files import increment_path
-from utils.hyp import Hyp, load_hyp, save_hyp
+from utils.hyp import OFF, Hyp, load_hyp, save_hyp
 from utils.log import LOGGER
 from utils.loggers import CsvLogger, TensorBoardLogger
 from utils.loss import DetectionLoss
@@ -128,7 +129,8 @@ def training_data(opt: Namespace) -> DataConfig:
 
 
 def build_network(opt: Namespace, data: DataConfig, hyp: Hyp, checkpoint: Checkpoint | None) -> DetectionModel:
-    """The model of --cfg or of the weights for the data's classes, with all weights that match taken over."""
+    """The model of --cfg or of the weights for the data's classes, with all weights that match taken over, and
+    static kernels spread over the kernels of dynamic layers."""
     if checkpoint:
         model = DetectionModel(checkpoint.yaml, names=checkpoint.names)
         log_summary(model, opt.imgsz, name=Path(opt.cfg or opt.weights).stem)
@@ -138,6 +140,9 @@ def build_network(opt: Namespace, data: DataConfig, hyp: Hyp, checkpoint: Checkp
     model = DetectionModel(opt.cfg or start.yaml, nc=data.nc, anchors=anchors, names=data.names)
     log_summary(model, opt.imgsz, name=Path(opt.cfg or opt.weights).stem)
     if start:
+        if hyp.kernel_noise != OFF:
+            rng = np.random.default_rng(opt.seed)
+            start = replace(start, state=spread_kernels(model, start.state, noise=hyp.kernel_noise, rng=rng))
         transfer_weights(model, start, exclude=("anchor",) if opt.cfg or anchors else ())
     return model
 

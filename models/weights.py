@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.common import dynamic_layers
 from models.unpickling import Inert, load_inert
 from models.yolo import DetectionModel
 from utils.ema import ModelEma
@@ -94,11 +95,22 @@ def build_model(checkpoint: Checkpoint) -> DetectionModel:
 
 def load_model(path: str | Path, device: str | torch.device = "cpu", fuse: bool = True) -> DetectionModel:
     """A model for inference: in eval mode, without gradients, batch normalisation folded into the convolutions where
-    `fuse`. Raises InputError as read_checkpoint and build_model do."""
+    `fuse`. Warns where a dynamic layer's attention has not been annealed. Raises InputError as read_checkpoint and
+    build_model do."""
     model = build_model(read_checkpoint(path)).eval()
+    _warn_of_temperature(model, path)
     if fuse:
         model.fuse()
     return model.requires_grad_(False).to(device)
+
+
+def _warn_of_temperature(model: DetectionModel, path: str | Path) -> None:
+    temperatures = sorted({float(layer.attention.temperature) for _, layer in dynamic_layers(model)} - {1.0})
+    if temperatures:
+        LOGGER.warning(
+            f"{path}: its attention runs at temperature {', '.join(f'{value:g}' for value in temperatures)}, not 1: "
+            f"it was saved before the annealing ended, or its training kept it there"
+        )
 
 
 def transfer_weights(model: nn.Module, checkpoint: Checkpoint, exclude: Sequence[str] = ()) -> tuple[int, int]:
@@ -210,6 +222,9 @@ def _members(module: Inert, prefix: str = "") -> Iterator[tuple[str, Tensor | In
         for name, tensor in _mapping(attributes, kind, prefix).items():
             if tensor is not None and name not in passing:
                 yield prefix + name, _tensor(tensor, prefix + name)
+    temperature = attributes.get("temperature")  # in the published layer no buffer but a plain number
+    if type(module).__name__ == "attention2d" and isinstance(temperature, (int, float)):
+        yield f"{prefix}temperature", torch.tensor(float(temperature))
     for name, child in _mapping(attributes, "_modules", prefix).items():
         if isinstance(child, Inert):
             yield prefix + name, child
@@ -245,9 +260,10 @@ def _float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _halved(tensor: Tensor) -> Tensor:
-    """float16 where that can hold the values; integers as they are."""
-    fits = tensor.is_floating_point() and bool((tensor.abs() <= torch.finfo(torch.float16).max).all())
-    return tensor.half() if fits else tensor
+    """float16 where that can hold the values; integers and single numbers (a temperature) as they are."""
+    if not tensor.is_floating_point() or tensor.dim() == 0:
+        return tensor
+    return tensor.half() if (tensor.abs() <= torch.finfo(torch.float16).max).all() else tensor
 
 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

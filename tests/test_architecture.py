@@ -32,7 +32,7 @@ BUILDING = {
     3: "models/blocks_dynamic",
     4: "models/blocks_conv utils/curves utils/plots utils/data_config utils/datasets utils/sources",
     5: "models/common",
-    6: "models/yolo utils/dataloaders utils/outputs utils/tally",
+    6: "models/yolo models/spread utils/dataloaders utils/outputs utils/tally",
     7: "models/weights models/summary engine/pictures engine/inputs",
     8: "engine/validator engine/detector engine/training_options",
     9: "engine/training_setup",

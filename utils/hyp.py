@@ -16,9 +16,13 @@ from utils.log import LOGGER
 UNREAD = {"iou_t": "v6.1 carries it and reads it nowhere"}
 
 
-def _within(low: float, high: float = math.inf, **default: Any) -> Any:
-    """A dataclass field whose value must lie in [low, high]; without `default=` the key must be given."""
-    return field(metadata={"low": low, "high": high}, **default)
+OFF = -1  # what turns a thing off that 0 does not
+
+
+def _within(low: float, high: float = math.inf, *, off: bool = False, **default: Any) -> Any:
+    """A dataclass field whose value must lie in [low, high], or be OFF where `off`; without `default=` the key must be
+    given."""
+    return field(metadata={"low": low, "high": high, "off": off}, **default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,8 @@ class Hyp:
     copy_paste: float = _within(0, 1)
     label_smoothing: float = _within(0, 1, default=0.0)  # set from the flag
     temperature: float = _within(1, default=34.0)  # of dynamic layers' attention at the first epoch
-    temperature_epochs: float = _within(0, default=11.0)  # until the temperature is 1
+    temperature_epochs: float = _within(0, off=True, default=11.0)  # until it is 1; OFF: it stays where it is
+    kernel_noise: float = _within(0, off=True, default=0.1)  # of static kernels spread over K; OFF: they are not spread
     nominal_batch: int = _within(1, default=64)  # images an optimizer step sees, by accumulation
 
     def __post_init__(self) -> None:
@@ -81,7 +86,7 @@ class Hyp:
 
 FIELDS = {item.name: item for item in dataclasses.fields(Hyp)}
 REQUIRED = tuple(name for name, item in FIELDS.items() if item.default is dataclasses.MISSING)
-OURS = ("temperature", "temperature_epochs", "nominal_batch")
+OURS = ("temperature", "temperature_epochs", "kernel_noise", "nominal_batch")
 
 
 def load_hyp(source: str | Path | Mapping[str, Any]) -> Hyp:
@@ -138,14 +143,16 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
 
 
 def _check_number(item: dataclasses.Field, value: Any, where: str) -> None:
-    """Raises InputError unless value is a finite number (a whole one for an int field) in the field's range."""
-    low, high = item.metadata["low"], item.metadata["high"]
+    """Raises InputError unless value is a finite number (a whole one for an int field) in the field's range, or OFF
+    where the field can be turned off."""
+    low, high, off = (item.metadata[key] for key in ("low", "high", "off"))
     kind = "whole number" if item.type is int else "number"
     expected = f"a {kind} " + (f"from {low:g} to {high:g}" if high < math.inf else f"of {low:g} or more")
+    expected += f", or {OFF}" if off else ""
     got = f"{where}: {item.name} must be {expected}, got {value!r}"
     if isinstance(value, bool) or not isinstance(value, int if item.type is int else (int, float)):
         raise InputError(got + _exponent_hint(value))
-    if not (low <= value <= high and math.isfinite(value)):
+    if not (low <= value <= high and math.isfinite(value)) and not (off and value == OFF):
         raise InputError(got)
 
 

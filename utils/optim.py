@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from utils.errors import InputError
-from utils.hyp import Hyp
+from utils.hyp import OFF, Hyp
 from utils.log import LOGGER
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
@@ -177,7 +177,10 @@ class EarlyStopping:
 
 def temperature_at(epoch: int, epochs: int, hyp: Hyp) -> float:
     """The attention temperature of dynamic layers in an epoch: falls evenly from hyp.temperature to 1 within
-    hyp.temperature_epochs or a third of all epochs, whichever is shorter; 1 throughout where that is 0."""
+    hyp.temperature_epochs or a third of all epochs, whichever is shorter; 1 throughout where that is 0, and
+    hyp.temperature throughout where it is OFF (-1)."""
+    if hyp.temperature_epochs == OFF:
+        return hyp.temperature
     length = min(hyp.temperature_epochs, epochs / 3)
     if length <= 0:
         return 1.0

@@ -105,12 +105,28 @@ def test_run_directory_is_complete(tiny):
     assert decoded.isfinite().all()
 
 
+def temperatures(state: dict[str, torch.Tensor]) -> list[float]:
+    return [float(value) for key, value in state.items() if key.endswith("temperature")]
+
+
 def test_temperature_falls_to_one_and_is_saved(tiny):
-    run_dir = tiny(epochs=6)
-    assert [float(row["x/temperature"]) for row in results(run_dir)] == [34, 17.5, 1, 1, 1, 1]
-    last = read_checkpoint(run_dir / "weights" / "last.pt")
-    for state in (last.state, last.training["model"]):
-        assert [float(value) for key, value in state.items() if key.endswith("temperature")] == [1.0]
+    run_dir = tiny(epochs=6, save_period=1)
+    expected = [34, 17.5, 1, 1, 1, 1]
+    assert [float(row["x/temperature"]) for row in results(run_dir)] == expected
+    for epoch, temperature in enumerate(expected, start=1):
+        saved = read_checkpoint(run_dir / "weights" / f"epoch{epoch}.pt")
+        assert temperatures(saved.state) == temperatures(saved.training["model"]) == [temperature]
+    best = read_checkpoint(run_dir / "weights" / "best.pt")
+    assert temperatures(best.state) == [expected[best.info["epoch"]]]
+
+
+def test_temperature_can_stay_and_the_log_says_once_that_it_did(tiny, tmp_path, capfd):
+    constant = yaml.safe_load((ROOT / "data/hyps/hyp.scratch-low.yaml").read_text())
+    (tmp_path / "hyp.yaml").write_text(yaml.safe_dump(constant | {"temperature": 10.0, "temperature_epochs": -1}))
+    run_dir = tiny(epochs=3, hyp=str(tmp_path / "hyp.yaml"))
+    assert [float(row["x/temperature"]) for row in results(run_dir)] == [10, 10, 10]
+    assert temperatures(read_checkpoint(run_dir / "weights" / "best.pt").state) == [10]
+    assert capfd.readouterr().err.count("runs at temperature 10, not 1") == 1
 
 
 def test_seed_decides_and_workers_do_not(tiny, tmp_path):
@@ -120,13 +136,15 @@ def test_seed_decides_and_workers_do_not(tiny, tmp_path):
 
 
 def test_resumed_run_ends_as_an_unbroken_one(tiny):
-    whole = tiny(epochs=4, save_period=2)
+    """Stopped after 3 of 12 epochs, while the temperature falls."""
+    whole = tiny(epochs=12, save_period=3)
     broken = whole.with_name("broken")
     shutil.copytree(whole, broken)
-    shutil.move(broken / "weights" / "epoch2.pt", broken / "weights" / "last.pt")
+    shutil.move(broken / "weights" / "epoch3.pt", broken / "weights" / "last.pt")
     train.run(resume=str(broken / "weights" / "last.pt"))
     assert same_weights(whole / "weights" / "last.pt", broken / "weights" / "last.pt")
-    assert [row["epoch"] for row in results(broken)] == ["0", "1", "2", "3"]
+    assert [float(row["x/temperature"]) for row in results(broken)] == [34, 25.75, 17.5, 9.25] + [1] * 8
+    assert [row["epoch"] for row in results(broken)] == [str(epoch) for epoch in range(12)]
     assert results(broken) == results(whole)
 
 
@@ -246,4 +264,16 @@ def test_unusable_input_is_told_before_anything_is_written(tiny, tmp_path, optio
 
 def test_official_weights_start_a_dynamic_model(tiny, shared, capfd):
     tiny(weights=str(shared("weights/yolov5n.pt")), cfg="models/yolov5n_dynamic.yaml")
-    assert "Transferred 3" in capfd.readouterr().err
+    log = capfd.readouterr().err
+    assert "Spread static kernels over K=4 in layers model.10, model.14 (noise 0.1)" in log
+    assert "Transferred 334/347 items" in log  # but 6 of the head, the anchors, fc1, fc2 and temperature of two layers
+
+
+def test_kernel_noise_of_minus_one_leaves_the_dynamic_layers_to_chance(tiny, shared, tmp_path, capfd):
+    plain = yaml.safe_load((ROOT / "data/hyps/hyp.scratch-low.yaml").read_text())
+    (tmp_path / "hyp.yaml").write_text(yaml.safe_dump(plain | {"kernel_noise": -1}))
+    weights = str(shared("weights/yolov5n.pt"))
+    tiny(weights=weights, cfg="models/yolov5n_dynamic.yaml", hyp=str(tmp_path / "hyp.yaml"))
+    log = capfd.readouterr().err
+    assert "Spread" not in log
+    assert "Transferred 330/347 items" in log  # nor the weight and bias of two layers

@@ -267,6 +267,47 @@ def test_the_temperature_is_in_the_file(tiny, tmp_path):
     assert layer.attention.temperature == 7
 
 
+@pytest.mark.parametrize(
+    ("temperature", "expected"),
+    [(1, []), (17.5, ["its attention runs at temperature 17.5, not 1: it was saved before the annealing ended"])],
+)
+def test_a_temperature_that_is_not_annealed_is_told(temperature, expected, tiny, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("models.weights.LOGGER.warning", told.append)
+    set_temperature(tiny, temperature)
+    save_checkpoint(tmp_path / "last.pt", model=tiny)
+    load_model(tmp_path / "last.pt")
+    assert len(told) == len(expected)
+    assert all(str(tmp_path / "last.pt") in line and part in line for line, part in zip(told, expected, strict=True))
+
+
+def test_a_static_model_has_no_temperature_to_tell_of(shared, monkeypatch):
+    told = []
+    monkeypatch.setattr("models.weights.LOGGER.warning", told.append)
+    load_model(shared("weights/yolov5n.pt"))
+    assert told == []
+
+
+def test_stripping_keeps_the_temperature_exactly(tiny, tmp_path):
+    set_temperature(tiny, 34 - 33 / 11 * 2 / 3)
+    save_checkpoint(tmp_path / "best.pt", model=tiny)
+    strip_optimizer(tmp_path / "best.pt")
+    ((_, layer),) = dynamic_layers(build_model(read_checkpoint(tmp_path / "best.pt")))
+    assert layer.attention.temperature == dynamic_layers(tiny)[0][1].attention.temperature
+
+
+@pytest.mark.parametrize("plain", [None, 7, 7.5])
+def test_the_published_layers_temperature_is_a_plain_number(plain, tmp_path, tiny, monkeypatch):
+    ((name, layer),) = dynamic_layers(tiny)
+    del layer.attention.temperature
+    if plain is not None:
+        layer.attention.temperature = plain
+    checkpoint = read_checkpoint(_v6_file(tmp_path, tiny, monkeypatch))
+    assert (f"{name}.attention.temperature" in checkpoint.state) == (plain is not None)
+    ((_, rebuilt),) = dynamic_layers(build_model(checkpoint))
+    assert rebuilt.attention.temperature == (plain or 34)
+
+
 def test_own_checkpoints_name_no_class_of_ours(tiny, tmp_path):
     optimizer, ema = trained(tiny)
     save_checkpoint(tmp_path / "last.pt", model=tiny, ema=ema, optimizer=optimizer)

@@ -63,6 +63,9 @@ def test_shipped_values(name, expected):
         ({"degrees": [1]}, "degrees must be"),
         ({"nominal_batch": 64.5}, "nominal_batch must be a whole number of 1 or more"),
         ({"temperature": 0.5}, "temperature must be a number of 1 or more"),
+        ({"temperature_epochs": -2}, "temperature_epochs must be a number of 0 or more, or -1, got -2"),
+        ({"kernel_noise": -0.1}, "kernel_noise must be a number of 0 or more, or -1, got -0.1"),
+        ({"lr0": -1}, "lr0 must be a number from 0 to 10, got -1"),
         ({"anchor_t": 0}, "anchor_t must be"),
     ],
 )
@@ -82,12 +85,12 @@ def test_a_missing_key_of_v61_is_refused(key, low):
 
 
 def test_our_own_keys_default_and_it_is_said(low, told):
-    for key in ("temperature", "temperature_epochs", "nominal_batch"):
+    for key in ("temperature", "temperature_epochs", "kernel_noise", "nominal_batch"):
         del low[key]
     hyp = load_hyp(low)
-    assert (hyp.temperature, hyp.temperature_epochs, hyp.nominal_batch) == (34, 11, 64)
+    assert (hyp.temperature, hyp.temperature_epochs, hyp.kernel_noise, hyp.nominal_batch) == (34, 11, 0.1, 64)
     assert told == ["hyperparameters: not given and therefore taken: temperature: 34, temperature_epochs: 11, "
-                    "nominal_batch: 64"]  # fmt: skip
+                    "kernel_noise: 0.1, nominal_batch: 64"]  # fmt: skip
 
 
 def test_iou_t_is_accepted_and_not_written(low, told, tmp_path):
@@ -109,7 +112,16 @@ def test_files_that_are_no_mapping(text, message, tmp_path):
         load_hyp(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("change", [{}, {"anchors": 3.4}, {"label_smoothing": 0.1}, {"nominal_batch": 16}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"anchors": 3.4},
+        {"label_smoothing": 0.1},
+        {"nominal_batch": 16},
+        {"temperature_epochs": -1, "kernel_noise": -1},
+    ],
+)
 def test_written_and_read_again_is_equal(change, low, tmp_path):
     hyp = load_hyp({**low, **change})
     save_hyp(hyp, tmp_path / "hyp.yaml")

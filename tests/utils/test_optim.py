@@ -199,6 +199,9 @@ def test_early_stopping_goes_on_after_a_resume():
         (12, {}, [34, 25.75, 17.5, 9.25, 1, 1]),
         (1, {}, [34]),
         (300, {"temperature": 1}, [1, 1]),
+        (300, {"temperature_epochs": -1}, [34] * 300),
+        (2, {"temperature_epochs": -1, "temperature": 10}, [10, 10]),
+        (2, {"temperature_epochs": -1, "temperature": 1}, [1, 1]),
         (300, {"temperature": 10, "temperature_epochs": 3}, [10, 7, 4, 1, 1]),
     ],
 )
