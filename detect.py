@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--nosave", action="store_true", help="do not save annotated pictures and videos")
     add("--classes", nargs="+", type=int, help="only these classes: --classes 0, or --classes 0 2 3")
     add("--agnostic-nms", action="store_true", help="boxes suppress each other across classes")
-    add("--visualize", action="store_true", help="pictures of each layer's feature maps")
+    add("--visualize", action="store_true", help="each layer's feature maps, and dynamic layers' attention")
     add("--project", default="runs/detect", help="results are saved to project/name")
     add("--name", default="exp", help="results are saved to project/name; exp, exp2, exp3, ...")
     add("--exist-ok", action="store_true", help="write into project/name even where it exists")

@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--save-txt", action="store_true", help="detections as label files in labels/")
     add("--save-conf", action="store_true", help="with their confidence as a sixth column")
     add("--save-json", action="store_true", help="detections as a COCO results file, scored where annotations are")
+    add("--attention", action="store_true", help="what the kernels of dynamic layers do: attention.png, attention.csv")
     add("--project", default="runs/val", help="results are saved to project/name")
     add("--name", default="exp", help="results are saved to project/name; exp, exp2, exp3, ...")
     add("--exist-ok", action="store_true", help="write into project/name even where it exists")
@@ -47,6 +48,7 @@ def run(
     iou_thres: float = 0.6, task: str = "val", device: str = "", workers: int = 8, single_cls: bool = False,
     verbose: bool = False, save_txt: bool = False, save_conf: bool = False, save_json: bool = False,
     project: Any = "runs/val", name: str = "exp", exist_ok: bool = False, half: bool = False, max_det: int = 300,
+    attention: bool = False,
 ):  # fmt: skip
     """Validates, with the flags as arguments. Returns engine.validator.Metrics; raises InputError on unusable input."""
     return _validate(argparse.Namespace(**locals()))

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from engine.inputs import chosen_weights, whole_strides
+from models.attention_probe import AttentionProbe
 from models.weights import load_model
 from models.yolo import DetectionModel
 from utils.annotator import Annotator, class_colour
+from utils.attention_plots import plot_image_attention
 from utils.augmentations import letterbox
 from utils.boxes import clip_boxes_, scale_boxes
 from utils.data_config import load_data_config
@@ -144,8 +146,8 @@ class Predictor:
 
     def __call__(self, image: np.ndarray, features: Path | None = None) -> tuple[np.ndarray, tuple[int, int]]:
         """BGR uint8 (h, w, 3) -> detections float32 (n, 6) [x1, y1, x2, y2, confidence, class] in whole pixels of the
-        picture, most confident first, and the size (height, width) that the network saw. Feature maps go to
-        `features`."""
+        picture, most confident first, and the size (height, width) that the network saw. Feature maps and
+        attention go to `features`."""
         opt, size_hw = self.opt, image.shape[:2]
         with self._timers.preprocess:
             fitted, _, _ = letterbox(image, self.imgsz, auto=True, stride=self.stride)
@@ -172,11 +174,19 @@ class Predictor:
         batch = batch.half() if self.half else batch
         if features is None:
             return self.model(batch)[0]
-        features.mkdir(parents=True, exist_ok=True)
-        for index, kind, output in self.model.layer_outputs(batch):
-            if isinstance(output, Tensor) and output.dim() == 4:
-                name = kind.rpartition(".")[2]
-                plot_feature_maps(output, f"layer {index}, {name}", features / f"stage{index}_{name}_features.png")
+        return self._pictured_forward(batch, features)
+
+    def _pictured_forward(self, batch: Tensor, folder: Path) -> Tensor:
+        """The same, with pictures of the feature maps and of the attention of dynamic layers in the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with AttentionProbe(self.model) as probe:
+            for index, kind, output in self.model.layer_outputs(batch):
+                if isinstance(output, Tensor) and output.dim() == 4:
+                    name = kind.rpartition(".")[2]
+                    plot_feature_maps(output, f"layer {index}, {name}", folder / f"stage{index}_{name}_features.png")
+        if probe.layers:
+            attention = {name: rows[0].numpy() for name, rows in probe.take().items()}
+            plot_image_attention(attention, folder / "attention.png")
         return output[0]
 
     @property

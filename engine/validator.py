@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from engine.attention_report import AttentionReport
 from engine.inputs import chosen_weights, whole_strides
 from models.weights import Checkpoint, load_model, read_checkpoint
 from models.yolo import DetectionModel
@@ -169,9 +170,12 @@ def run(opt: Namespace) -> Metrics:
     device = select_device(opt.device)
     model = to_channels_last_(load_model(weights, device=device))
     names = common_names(model, data, weights=weights, single_cls=opt.single_cls)
+    attention = AttentionReport(model, names) if opt.attention else None
     loader = build_loader(opt, data, stride=int(model.stride.max()))
     run_dir = increment_path(Path(opt.project) / opt.name, opt.exist_ok, mkdir=True)
     callbacks, coco = Callbacks(), None
+    if attention:
+        callbacks.register_all(attention)
     if opt.save_txt:
         callbacks.register("on_val_image_end", LabelFiles(run_dir / "labels", with_conf=opt.save_conf).write)
     if opt.save_json:
@@ -191,6 +195,8 @@ def run(opt: Namespace) -> Metrics:
         save_dir=run_dir,
         verbose=opt.verbose or len(names) < 50,
     )
+    if attention:
+        attention.write(run_dir)
     if coco:
         metrics = replace(metrics, coco=save_and_score(coco, run_dir / f"{weights.stem}_predictions.json"))
     LOGGER.info(

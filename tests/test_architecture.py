@@ -27,13 +27,16 @@ BUILDING = {
     2: (
         "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml utils/nms utils/loss "
         "utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator utils/figures "
-        "utils/ema utils/digits utils/optim utils/autoanchor utils/loggers utils/coco"
+        "utils/ema utils/digits utils/optim utils/autoanchor utils/loggers utils/coco utils/attention"
     ),
     3: "models/blocks_dynamic",
-    4: "models/blocks_conv utils/curves utils/plots utils/data_config utils/datasets utils/sources",
+    4: (
+        "models/blocks_conv models/attention_probe utils/curves utils/plots utils/data_config utils/datasets "
+        "utils/sources utils/attention_plots"
+    ),
     5: "models/common",
     6: "models/yolo models/spread utils/dataloaders utils/outputs utils/tally",
-    7: "models/weights models/summary engine/pictures engine/inputs",
+    7: "models/weights models/summary engine/pictures engine/inputs engine/attention_report",
     8: "engine/validator engine/detector engine/training_options",
     9: "engine/training_setup",
     10: "engine/trainer",

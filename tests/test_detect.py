@@ -66,6 +66,13 @@ def test_a_directory_with_a_broken_file(folder, tiny_weights):
     assert len((run_dir / "labels" / "grey.txt").read_text().splitlines()) == 3
 
 
+def test_the_attention_of_each_picture(folder, tiny_weights):
+    options = {"imgsz": 64, "device": "cpu", "visualize": True, "nosave": True, "project": folder}
+    result = detect.run(weights=tiny_weights, source=folder / "in" / "grey.png", **options)
+    names = {file.name for file in (result.save_dir / "grey").iterdir()}
+    assert {"attention.png", "stage10_Dynamic_conv2d_features.png"} <= names
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -82,6 +82,19 @@ def test_everything_a_run_leaves(tiny_data, tiny_weights, tmp_path):
     assert {file.name for file in (tmp_path / "exp2").iterdir()} == PICTURES
 
 
+def test_the_attention_of_a_dynamic_model(tiny_data, tmp_path, capsys):
+    from models.weights import save_checkpoint
+    from models.yolo import DetectionModel
+
+    file = tmp_path / "dynamic.pt"
+    save_checkpoint(file, model=DetectionModel("yolov5n_dyconv.yaml", nc=2, names=NAMES))
+    val.run(data=tiny_data, weights=file, project=tmp_path, workers=0, device="cpu", attention=True)
+    assert {file.name for file in (tmp_path / "exp").iterdir()} == PICTURES | {"attention.png", "attention.csv"}
+    assert "layer model.14.conv: entropy " in capsys.readouterr().err
+    rows = (tmp_path / "exp" / "attention.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 4 * 2  # layers, kernels, all and one class
+
+
 @pytest.mark.parametrize(("task", "images"), [("train", 2), ("val", 2), ("test", 1)])
 def test_tasks(tiny_data, tiny_weights, tmp_path, task, images):
     metrics = val.run(data=tiny_data, weights=tiny_weights, task=task, project=tmp_path, workers=0, device="cpu")
@@ -129,6 +142,7 @@ ERRORS = {
     "confidence": ({"conf_thres": 2}, "--conf-thres: 0 to 1 was expected, got 2"),
     "batch size": ({"batch_size": 0}, "--batch-size: 1 or more was expected, got 0"),
     "conf without txt": ({"save_conf": True}, "--save-txt"),
+    "attention of a static model": ({"attention": True}, "has no dynamic layer"),
 }
 
 
