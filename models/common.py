@@ -102,6 +102,14 @@ class C3Dy(C3):
         return nn.Sequential(*(BottleneckDy(channels, channels, shortcut, g, e=1.0) for _ in range(n)))
 
 
+class C3DyLast(C3):
+    """C3 whose last 1x1 convolution, the one that mixes both paths, is dynamic."""
+
+    def __init__(self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5) -> None:
+        super().__init__(c1, c2, n, shortcut, g, e)
+        self.cv3 = DyConv(2 * int(c2 * e), c2, 1)
+
+
 class C3Ghost(C3):
     """C3 of ghost bottlenecks."""
 

@@ -9,6 +9,7 @@ from models.common import (
     SPPF,
     BottleneckCSP,
     C3Dy,
+    C3DyLast,
     Concat,
     Contract,
     Conv,
@@ -82,6 +83,7 @@ FUSABLE = [
     (DyConv, (4, 6, 1)),
     (DyConv, (4, 6, 3, 2, None, 2)),
     (C3Dy, (8, 8, 2)),
+    (C3DyLast, (8, 8, 2)),
 ]
 
 
@@ -176,7 +178,7 @@ def test_transformer_with_a_width_that_heads_cannot_share():
         C3TR(8, 12, 1)
 
 
-@pytest.mark.parametrize("block", [common.C3, common.C3Ghost, C3Dy, common.SPPF, common.GhostConv, DyConv])
+@pytest.mark.parametrize("block", [common.C3, common.C3Ghost, C3Dy, C3DyLast, common.SPPF, common.GhostConv, DyConv])
 def test_channels_last_goes_through(block):
     module = block(8, 8).eval().to(memory_format=torch.channels_last)
     x = torch.randn(2, 8, 6, 5).to(memory_format=torch.channels_last)
