@@ -3,6 +3,7 @@
     python val.py                                                 the newest run's best.pt on the data it was trained on
     python val.py --weights yolov5n.pt --data my.yaml --imgsz 640
     python val.py --weights best.pt --task test --save-json       the test split, with a COCO results file
+    python val.py --task compare --weights a.pt b.pt              which is better, by how much, and how sure that is
 
 From Python: `import val; metrics = val.run(weights="best.pt", data="my.yaml")`.
 """
@@ -16,13 +17,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--data", help="data YAML (default: the one the weights were trained on, else data/digits.yaml)")
-    add("--weights", help="checkpoint, .pt (default: the newest run's best.pt)")
+    add("--weights", nargs="+", help="checkpoint, .pt (default: the newest run's best.pt); several for --task compare")
     add("--batch-size", type=int, default=32, help="images a batch (default 32)")
     add("--imgsz", "--img", "--img-size", type=int, help="side in pixels (default: the data YAML's own, else 640)")
     add("--conf-thres", type=float, default=0.001, help="least confidence of a detection (default 0.001)")
     add("--iou-thres", type=float, default=0.6, help="NMS keeps one of two boxes that overlap by more (default 0.6)")
     add("--max-det", type=int, default=300, help="detections an image at most (default 300)")
-    add("--task", choices=("train", "val", "test"), default="val", help="which split of the data (default val)")
+    add(
+        "--task",
+        choices=("train", "val", "test", "compare"),
+        default="val",
+        help="which split of the data (default val), or compare: several --weights on val, with intervals",
+    )
     add("--device", default="", help="0 or cpu or mps; empty: the best there is")
     add("--workers", type=int, default=8, help="loader processes at most (default 8; capped by CPUs and batch size)")
     add("--single-cls", action="store_true", help="treat all classes as one")
@@ -50,11 +56,16 @@ def run(
     project: Any = "runs/val", name: str = "exp", exist_ok: bool = False, half: bool = False, max_det: int = 300,
     attention: bool = False,
 ):  # fmt: skip
-    """Validates, with the flags as arguments. Returns engine.validator.Metrics; raises InputError on unusable input."""
+    """Validates, with the flags as arguments. Returns engine.validator.Metrics, of the task compare a
+    utils.comparison.Comparison; raises InputError on unusable input."""
     return _validate(argparse.Namespace(**locals()))
 
 
 def _validate(opt: argparse.Namespace):
+    if opt.task == "compare":
+        from engine import comparer
+
+        return comparer.run(opt)
     from engine import validator
 
     return validator.run(opt)

@@ -1,5 +1,6 @@
 """What the engines make of --weights and --imgsz. Not for options of one engine alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.errors import InputError
@@ -7,8 +8,19 @@ from utils.files import newest_run
 from utils.log import LOGGER
 
 
-def chosen_weights(weights: str | Path | None) -> Path:
-    """--weights, else the best.pt below runs/ that was written last, and says which. Raises InputError without any."""
+def chosen_weights(weights: str | Path | Sequence[str | Path] | None) -> Path:
+    """--weights, else the best.pt below runs/ that was written last, and says which. Raises InputError without any, and
+    for several.
+
+    Differs from v6.1: several are refused, as ensembles are not built yet.
+    """
+    if isinstance(weights, Sequence) and not isinstance(weights, str):
+        if len(weights) > 1:
+            raise InputError(
+                f"--weights: one was expected, got {len(weights)}: ensembles are not built yet; val.py --task compare "
+                "measures several side by side"
+            )
+        weights = weights[0] if weights else None
     if weights:
         return Path(weights)
     newest = newest_run("runs", "best.pt")

@@ -22,7 +22,8 @@ OUTSIDE = ("tests/", "benchmarks/")  # not bound by the law of floors
 # The law: a file imports only from lower floors, so files of one floor do not import each other. A new file gets its
 # place here, one floor above the highest file that it imports.
 BUILDING = {
-    0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene",
+    0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
+    "utils/bootstrap",
     1: "utils/callbacks utils/hyp utils/files utils/torch_utils utils/label_files utils/video",
     2: (
         "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml utils/nms utils/loss "
@@ -36,10 +37,10 @@ BUILDING = {
     ),
     5: "models/common",
     6: "models/yolo models/spread utils/dataloaders utils/outputs utils/tally",
-    7: "models/weights models/summary engine/pictures engine/inputs engine/attention_report",
-    8: "engine/validator engine/detector engine/training_options",
+    7: "models/weights models/summary engine/pictures engine/inputs engine/attention_report utils/comparison",
+    8: "engine/validator engine/detector engine/training_options utils/compare_plots",
     9: "engine/training_setup",
-    10: "engine/trainer",
+    10: "engine/trainer engine/comparer",
     11: "train val detect",
 }
 FLOORS = {f"{name}.py": floor for floor, names in BUILDING.items() for name in names.split()}

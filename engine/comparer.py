@@ -1,0 +1,186 @@
+"""Several models on the same images: one table, differences with intervals, a picture. Not for the score of one model:
+that is validator.py, which also measures each model here."""
+
+import time
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from engine.validator import (
+    DEFAULT_DATA,
+    build_loader,
+    check_options,
+    common_names,
+    half_type,
+    infer,
+    trained_on,
+    validate,
+)
+from models.summary import model_summary
+from models.weights import load_model, read_checkpoint
+from models.yolo import DetectionModel
+from utils.bootstrap import ImageMatches, draw_counts, paired_differences
+from utils.callbacks import Callbacks
+from utils.compare_plots import plot_comparison
+from utils.comparison import Comparison, Measured, model_names, save_csv, sentences, table
+from utils.data_config import load_data_config
+from utils.errors import InputError
+from utils.files import increment_path
+from utils.log import LOGGER
+from utils.metrics import match_detections
+from utils.tally import IOU_THRESHOLDS, ImageResult, Metrics
+from utils.torch_utils import Timer, select_device, to_channels_last_, to_unit_float
+
+TASK, SPLIT = "compare", "val"
+RESAMPLES, SEED = 1000, 0
+FEW_IMAGES = 30  # fewer resample too alike: their intervals come out too narrow
+WARMUP_ROUNDS, ROUNDS, FEWEST_ROUNDS = 3, 50, 10
+ROUNDS_SECONDS = 30.0  # after which no more than the fewest rounds are measured
+
+
+def run(opt: Namespace) -> Comparison:
+    """Compares the checkpoints of --weights on the val split, with the other options of val.py.
+    Raises InputError where the input cannot be used.
+
+    Differs from v6.1: this task is ours.
+    """
+    weights = weights_to_compare(opt)
+    data = load_data_config(opt.data or trained_on(read_checkpoint(weights[0])) or DEFAULT_DATA)
+    device = select_device(opt.device)
+    models = [to_channels_last_(load_model(file, device=device)) for file in weights]
+    names = [common_names(m, data, weights=w, single_cls=opt.single_cls) for m, w in zip(models, weights, strict=True)]
+    loader = build_loader(
+        Namespace(**{**vars(opt), "task": SPLIT}), data, stride=max(int(model.stride.max()) for model in models)
+    )
+    check_images(loader)
+    imgsz = loader.dataset.imgsz
+    run_dir = increment_path(Path(opt.project) / opt.name, opt.exist_ok, mkdir=True)
+    amp = half_type(device) if opt.half else None
+    limits = {name: getattr(opt, name) for name in ("conf_thres", "iou_thres", "max_det", "single_cls")}
+    measured, matches = [], []
+    for model, file, name in zip(models, weights, model_names(weights), strict=True):
+        LOGGER.info(f"\n{name}: {file}")
+        metrics, found = validate_with_matches(model, loader, names=names[0], amp=amp, **limits)
+        matches.append(found)
+        cost = model_summary(model, imgsz)
+        measured.append(Measured(name, file, cost.parameters, cost.gflops, metrics))
+    measured = with_latency(measured, interleaved_ms(models, imgsz, amp=amp))
+    comparison = Comparison(tuple(with_differences(measured, matches)), imgsz, RESAMPLES, run_dir)
+    report(comparison, per_class=opt.verbose or len(names[0]) < 50)
+    return comparison
+
+
+def weights_to_compare(opt: Namespace) -> list[Path]:
+    """--weights as paths. Raises InputError for fewer than two, for flags that only one model's validation reads, and
+    for values out of range."""
+    given = opt.weights if isinstance(opt.weights, Sequence) and not isinstance(opt.weights, str) else [opt.weights]
+    weights = [Path(file) for file in given if file]
+    if len(weights) < 2:
+        raise InputError(f"--task {TASK}: two or more --weights were expected, got {len(weights)}")
+    for flag in ("save_txt", "save_conf", "save_json", "attention"):
+        if getattr(opt, flag):
+            raise InputError(f"--{flag.replace('_', '-')} is for one model: leave it out beside --task {TASK}")
+    check_options(Namespace(**{**vars(opt), "task": SPLIT}))
+    return weights
+
+
+def check_images(loader: DataLoader) -> None:
+    """Raises InputError where a difference cannot be told from the images, and warns where they are few."""
+    images, labels = len(loader.dataset), len(loader.dataset.index.rows)
+    if images < 2 or not labels:
+        raise InputError(f"--task {TASK}: two or more images with labels were expected, got {images} with {labels}")
+    if images < FEW_IMAGES:
+        LOGGER.warning(f"The intervals will be too narrow: they come from {images} images, fewer than {FEW_IMAGES}")
+
+
+class MatchCollector:
+    """Keeps of each validated image what a bootstrap over images needs."""
+
+    def __init__(self, nc: int) -> None:
+        self.nc = nc
+        self.correct: list[np.ndarray] = []  # (n, 10) bool an image
+        self.scores: list[np.ndarray] = []  # (n, 2) [confidence, class] an image
+        self.labels: list[np.ndarray] = []  # (nc,) labels of each class in an image
+
+    def add(self, result: ImageResult) -> None:
+        """Matches one image's detections with its labels."""
+        self.correct.append(match_detections(result.detections, result.labels, IOU_THRESHOLDS).numpy())
+        self.scores.append(result.detections[:, 4:].numpy())
+        self.labels.append(np.bincount(result.labels[:, 0].numpy().astype(int), minlength=self.nc))
+
+    def matches(self) -> ImageMatches:
+        """Of all images so far, of which there must be one at least."""
+        scores = np.concatenate(self.scores)
+        image = np.repeat(np.arange(len(self.scores)), [len(rows) for rows in self.scores])
+        correct, labels = np.concatenate(self.correct), np.stack(self.labels)
+        return ImageMatches(image, correct, conf=scores[:, 0], cls=scores[:, 1].astype(int), labels=labels)
+
+
+def validate_with_matches(
+    model: DetectionModel, loader: DataLoader, *, names: Mapping[int, str], **options: Any
+) -> tuple[Metrics, ImageMatches]:
+    """What engine.validator.validate gives, and the matches of each image."""
+    collector, callbacks = MatchCollector(len(names)), Callbacks()
+    callbacks.register("on_val_image_end", collector.add)
+    return validate(model, loader, names=names, callbacks=callbacks, **options), collector.matches()
+
+
+def with_differences(measured: Sequence[Measured], matches: Sequence[ImageMatches]) -> list[Measured]:
+    """The models with their differences to the first."""
+    first, *others = matches
+    counts = draw_counts(np.random.default_rng(SEED), len(first.labels), RESAMPLES)
+    differences = [None, *paired_differences(first, others, counts)]
+    return [replace(model, differences=change) for model, change in zip(measured, differences, strict=True)]
+
+
+# ------------------------------------------------------------------------------------------------------------- latency
+@torch.inference_mode()
+def interleaved_ms(models: Sequence[DetectionModel], imgsz: int, *, amp: torch.dtype | None) -> np.ndarray:
+    """Milliseconds (rounds, models) of each network alone on one square image, rows in the order they were measured.
+
+    A round runs every model once, and each round begins with another one, so that what else the machine does, or that
+    it grows warm, falls on all of them alike.
+    """
+    device = next(models[0].parameters()).device
+    timer, rounds, start = Timer(device), [], time.perf_counter()
+    images = [to_unit_float(torch.full((1, model.yaml["ch"], imgsz, imgsz), 114).byte(), device) for model in models]
+    for number in range(-WARMUP_ROUNDS, ROUNDS):
+        row = np.zeros(len(models))
+        for place in range(len(models)):
+            chosen = (place + number) % len(models)
+            with timer:
+                infer(models[chosen], images[chosen], amp)
+            row[chosen] = 1000 * timer.last
+        rounds.append(row)
+        if number >= FEWEST_ROUNDS and time.perf_counter() - start > ROUNDS_SECONDS:
+            break
+    return np.stack(rounds[WARMUP_ROUNDS:])
+
+
+def with_latency(measured: Sequence[Measured], rounds_ms: np.ndarray) -> list[Measured]:
+    """The models with the medians of rounds (r, models)."""
+    medians, ratios = np.median(rounds_ms, 0), np.median(rounds_ms / rounds_ms[:, :1], 0)
+    return [
+        replace(model, latency_ms=float(ms), latency_ratio=float(ratio))
+        for model, ms, ratio in zip(measured, medians, ratios, strict=True)
+    ]
+
+
+def report(comparison: Comparison, *, per_class: bool) -> None:
+    """Logs the table and what it shows; writes compare.csv and compare.png."""
+    LOGGER.info("\n" + table(comparison, per_class=per_class) + "\n")
+    for sentence in sentences(comparison):
+        LOGGER.info(sentence)
+    LOGGER.info(
+        f"Intervals: {comparison.resamples} resamples of {comparison.models[0].metrics.images} images. They do not "
+        "tell how much another training of the same model would differ."
+    )
+    save_csv(comparison, comparison.run_dir / "compare.csv")
+    plot_comparison(comparison, comparison.run_dir / "compare.png")
+    LOGGER.info(f"Results saved to {comparison.run_dir}")

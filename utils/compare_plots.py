@@ -1,0 +1,91 @@
+"""The picture of a comparison: what each model reaches by class, and beside it how sure the differences are. Not the
+numbers in it: utils/comparison.py."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from utils.comparison import Comparison, Measured, signed_interval
+from utils.figures import INK, SERIES, SOFT_INK, new_figure, save_figure, style_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHOWN_CLASSES = 80  # of more, those with the most labels
+ROW_INCHES = 0.2  # of a bar or an interval
+GREY = "#9aa3af"  # of the first model, which the others, in colours, are held against
+
+
+def plot_comparison(comparison: Comparison, file: Path) -> None:
+    """Writes bars of mAP50-95 for all classes together and each by itself, and in line with them the differences to the
+    first model with their 95 % intervals, hollow where the interval covers zero."""
+    rows = shown_rows(comparison.models[0])
+    names = ["all classes", *(comparison.models[0].metrics.per_class[row].name for row in rows)]
+    height = 1.7 + (len(names) + 0.5) * (0.14 + ROW_INCHES * len(comparison.models))
+    figure, axes = new_figure(1, 2, size_inches=(12, height), sharey=True)
+    _draw_bars(axes[0, 0], comparison.models, rows)
+    _draw_intervals(axes[0, 1], comparison.others, rows)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.6)
+    left_out = len(comparison.models[0].metrics.per_class) - len(rows)
+    some = f", the {len(rows)} classes with the most labels" if left_out else ""
+    style_axes(axes[0, 0], f"mAP50-95{some}", x_label="mAP50-95", grid="x")
+    title = f"Difference to {comparison.models[0].name}"
+    style_axes(axes[0, 1], title, x_label="Difference in mAP50-95 (right: better)", grid="x")
+    axes[0, 0].tick_params(axis="y", labelsize=9, labelcolor=INK, length=0)
+    axes[0, 1].tick_params(axis="y", length=0)
+    axes[0, 0].get_yticklabels()[0].set_fontweight("bold")
+    images = comparison.models[0].metrics.images
+    figure.supxlabel(
+        f"Intervals: 95 % of {comparison.resamples} resamples of {images} images; hollow where they cover zero. "
+        "Of many classes, one in twenty lies beside zero by chance.",
+        fontsize=8,
+        color=SOFT_INK,
+    )
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=len(comparison.models),
+        frameon=False, fontsize=9, labelcolor=INK,
+    )  # fmt: skip
+    save_figure(figure, file)
+
+
+def shown_rows(model: Measured) -> list[int]:
+    """Rows of metrics.per_class to draw, in their order."""
+    labels = np.array([row.labels for row in model.metrics.per_class])
+    return sorted(np.argsort(-labels, kind="stable")[:SHOWN_CLASSES].tolist())
+
+
+def _draw_bars(axes: "Axes", models: Sequence[Measured], rows: Sequence[int]) -> None:
+    thickness = 0.8 / len(models)
+    for number, model in enumerate(models):
+        values = [model.metrics.map, *(model.metrics.per_class[row].map for row in rows)]
+        y = np.arange(len(values)) + (number - (len(models) - 1) / 2) * thickness
+        colour = SERIES[(number - 1) % len(SERIES)] if number else GREY
+        bars = axes.barh(y, values, thickness * 0.9, color=colour, label=model.name)
+        axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=7, color=SOFT_INK)
+    axes.set_xlim(0, 1.08 * max(0.01, *(row.map for model in models for row in model.metrics.per_class)))
+
+
+def _draw_intervals(axes: "Axes", others: Sequence[Measured], rows: Sequence[int]) -> None:
+    axes.axvline(0, color=INK, linewidth=1)
+    apart = 0.8 / (len(others) + 1)
+    beside = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 7.5}  # x in widths of the axes
+    for number, model in enumerate(others):
+        classes = (model.metrics.per_class[row].cls for row in rows)
+        intervals = [model.differences.map, *(model.differences.per_class[cls] for cls in classes)]
+        colour = SERIES[number % len(SERIES)]
+        for row, interval in enumerate(intervals):
+            y = row + (number - (len(others) - 1) / 2) * apart
+            axes.plot((interval.low, interval.high), (y, y), color=colour, linewidth=2.4 if row == 0 else 1.6)
+            axes.text(1.02, y, signed_interval(interval), color=colour, **beside)
+            face = "white" if interval.covers_zero else colour
+            axes.plot(
+                interval.value,
+                y,
+                "D" if row == 0 else "o",
+                color=colour,
+                markerfacecolor=face,
+                markersize=7 - (row > 0),
+            )
