@@ -9,11 +9,11 @@ seed is complete before the next one starts. Every run has one thread; --jobs of
 
 import argparse
 import csv
+import itertools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
@@ -47,6 +47,9 @@ VARIANTS = {
 }
 
 
+NOTHING_TO_SPREAD = ("digits", "DyConv, annealed, spread")  # the same as "DyConv, annealed"
+
+
 class Task(NamedTuple):
     """A data set and how it is trained on."""
 
@@ -77,13 +80,10 @@ def tasks(options: argparse.Namespace) -> dict[str, Task]:
     return found
 
 
-def plan(options: argparse.Namespace, names: list[str]) -> Iterator[Run]:
+def plan(options: argparse.Namespace, names: list[str]) -> list[Run]:
     """All runs, seed by seed. Digits are trained from scratch, where there is nothing to spread."""
-    for seed in range(options.seeds):
-        for data in names:
-            for variant in VARIANTS:
-                if not (data == "digits" and variant == "DyConv, annealed, spread"):
-                    yield Run(data, variant, seed)
+    every = itertools.product(range(options.seeds), names, VARIANTS)
+    return [Run(data, variant, seed) for seed, data, variant in every if (data, variant) != NOTHING_TO_SPREAD]
 
 
 def read_results() -> list[dict[str, str]]:
