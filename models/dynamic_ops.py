@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CACHE = 16e6  # bytes in the kernels of all samples from which a CPU is faster sample by sample
+KERNEL_HEAVY = 4  # numbers in a kernel for each number in an image from which the kernel's memory order counts
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -30,11 +33,16 @@ def mix(parameters: Tensor, attention: Tensor) -> Tensor:
 
 
 def loop(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, geometry: Geometry) -> Tensor:
-    """One convolution a sample, one after the other: the definition, and what the others are tested against."""
-    weights = mix(weight, attention)  # (B, O, C / groups, k, k)
-    biases = [None] * len(x) if bias is None else mix(bias, attention)
-    outputs = [F.conv2d(x[b : b + 1], weights[b], biases[b], **vars(geometry)) for b in range(len(x))]
-    return torch.cat(outputs)
+    """One convolution a sample, one after the other, for at least one sample: the definition, and what the others are
+    tested against. The fastest for one sample, and where the kernels of all samples exceed the CPU's caches."""
+    if _is_channels_last(x) and weight[0].numel() > KERNEL_HEAVY * x.shape[1:].numel():
+        x = x.contiguous()  # otherwise torch puts each kernel into channels_last order, which is more to copy
+    weights = mix(weight, attention).unbind()  # B of (O, C / groups, k, k)
+    biases = [None] * len(x) if bias is None else mix(bias, attention).unbind()
+    # split and unbind have one gradient for all samples; that of an index is as large as the batch for each of them
+    samples = zip(x.split(1), weights, biases, strict=True)
+    outputs = [F.conv2d(sample, kernel, offset, **vars(geometry)) for sample, kernel, offset in samples]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, geometry: Geometry) -> Tensor:
@@ -109,21 +117,26 @@ def dynamic_conv2d(
     """Convolves each sample b with sum_k attention[b, k] weight[k], and adds sum_k attention[b, k] bias[k].
 
     Shapes as at the top of this file; the memory format of x is kept. formulation: a name in FORMULATIONS, or None for
-    the fastest that fits: "matmul" for 1x1 kernels, else "grouped", or "stacked" for an
-    empty batch and while the call is traced or exported.
+    the fastest that fits (fitting_formulation).
     """
     geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
-    name = formulation or _fitting_formulation(x, weight)
+    name = formulation or fitting_formulation(x, weight)
     channels_last = _is_channels_last(x)
     out = FORMULATIONS[name](x, weight, bias, attention, geometry)
     return out.contiguous(memory_format=torch.channels_last) if channels_last else out
 
 
-def _fitting_formulation(x: Tensor, weight: Tensor) -> str:
+def fitting_formulation(x: Tensor, weight: Tensor) -> str:
+    """The name of the fastest formulation for x (B, C, H, W) and weight (K, O, C / groups, k, k), as
+    benchmarks/dynamic_conv.py measured them; larger kernels than 1x1 are "stacked" where only that works: for an empty
+    batch and while the call is traced or exported."""
     if weight.shape[-2:] == (1, 1):
         return "matmul"
-    traced = torch.jit.is_tracing() or torch.compiler.is_exporting()
-    return "stacked" if traced or x.shape[0] == 0 else "grouped"
+    if torch.jit.is_tracing() or torch.compiler.is_exporting() or x.shape[0] == 0:
+        return "stacked"
+    kernels = x.shape[0] * weight[0].numel() * x.element_size()  # bytes: under autocast, x has the type of the product
+    beyond_cache = x.device.type == "cpu" and kernels > CACHE
+    return "loop" if x.shape[0] == 1 or beyond_cache else "grouped"
 
 
 def _is_channels_last(x: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""What a model consists of and what it costs: the printed table of layers, parameters, GFLOPs."""
+"""What a model consists of and what it costs: the printed table of layers, parameters, GFLOPs, dynamic layers."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.common import Dynamic_conv2d
+from models.common import Dynamic_conv2d, dynamic_layers
 from models.yolo import DetectionModel
 from utils.log import LOGGER
 
@@ -31,6 +31,20 @@ class Summary(NamedTuple):
         return f"{self.layers} layers, {self.parameters} parameters, {self.gradients} gradients{cost}"
 
 
+class DynamicCost(NamedTuple):
+    """What one dynamic convolution costs: attention, mixing of the kernels and the convolution itself."""
+
+    name: str  # inside the model: "model.10.conv"
+    layer: Dynamic_conv2d
+    parameters: int
+    gflops: float  # for one image
+
+    def __str__(self) -> str:
+        layer, side = self.layer, self.layer.kernel_size
+        channels = f"{layer.in_planes} -> {layer.out_planes}, {side}x{side}, {layer.K} kernels"
+        return f"{self.name.removeprefix('model.')} Dynamic_conv2d ({channels})"
+
+
 def model_summary(model: DetectionModel, imgsz: int = 640) -> Summary:
     """Counts a model, which stays as it is, for square images of imgsz pixels."""
     return Summary(
@@ -42,10 +56,10 @@ def model_summary(model: DetectionModel, imgsz: int = 640) -> Summary:
 
 
 def log_summary(model: DetectionModel, imgsz: int = 640, *, name: str | Path = "Model", table: bool = True) -> Summary:
-    """Logs the table of layers (unless `table` is off) and the line `YOLOv5n summary: ... layers, ...`. name: what the
-    line calls the model; of a path, such as the model YAML's, the stem."""
+    """Logs the table of layers, below it what dynamic ones cost (neither without `table`), and the line `YOLOv5n
+    summary: ... layers, ...`. name: what the line calls the model; of a path, such as the model YAML's, the stem."""
     if table:
-        LOGGER.info(model_table(model))
+        LOGGER.info("\n".join([model_table(model), *dynamic_table(model, imgsz)]))
     summary = model_summary(model, imgsz)
     LOGGER.info(f"{Path(name).stem.replace('yolov5', 'YOLOv5')} summary: {summary}\n")
     return summary
@@ -60,6 +74,38 @@ def model_table(model: DetectionModel) -> str:
     return "\n".join(lines)
 
 
+def dynamic_table(model: DetectionModel, imgsz: int = 640) -> list[str]:
+    """A heading and one line a dynamic convolution; no lines for a static model."""
+    costs = dynamic_costs(model, imgsz)
+    if not costs:
+        return []
+    parameters, operations = sum(cost.parameters for cost in costs), sum(cost.gflops for cost in costs)
+    total = f"{parameters:,} parameters, {operations:.3f} GFLOPs at {imgsz} pixels"
+    lines = [f"   {cost}: {cost.parameters:,} parameters, {cost.gflops:.3f} GFLOPs" for cost in costs]
+    return [f"Dynamic layers: {len(costs)}, {total}", *lines]
+
+
+def dynamic_costs(model: DetectionModel, imgsz: int = 640) -> list[DynamicCost]:
+    """The cost of every dynamic convolution for one square image, counted as in `gflops`, in the model's order; needs
+    no thop. The model stays as it is."""
+    shapes, image, scale = _shapes_only(model, imgsz)
+    macs: dict[nn.Module, int] = {}
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        macs[layer] = macs.get(layer, 0) + _dynamic_macs(layer, inputs, output)
+
+    layers = dynamic_layers(shapes)
+    for _, layer in layers:
+        layer.register_forward_hook(count)
+    if layers:
+        shapes(image)
+    parameters = {name: sum(p.numel() for p in layer.parameters()) for name, layer in layers}
+    return [
+        DynamicCost(name, layer, parameters[name], 2 * macs.get(twin, 0) * scale / 1e9)
+        for (name, layer), (_, twin) in zip(dynamic_layers(model), layers, strict=True)
+    ]
+
+
 def gflops(model: DetectionModel, imgsz: int = 640) -> float | None:
     """Billions of operations (two for each multiply-add) for one square image, as v6.1 prints them: thop's count of
     convolutions, batch normalisations, linear layers and upsampling. Shapes are counted, nothing is computed. An imgsz
@@ -68,10 +114,7 @@ def gflops(model: DetectionModel, imgsz: int = 640) -> float | None:
     Differs from v6.1: dynamic convolutions are counted (attention, mixing of kernels and the convolution itself), and
     at the image's own size, since what does not depend on the size must not be scaled.
     """
-    stride = max(int(model.stride.max()), MIN_STRIDE)
-    side = math.ceil(imgsz / stride) * stride
-    shapes = deepcopy(model).to("meta")  # thop leaves hooks and buffers behind, so never in the caller's model
-    image = torch.empty(1, model.yaml["ch"], side, side, device="meta")
+    shapes, image, scale = _shapes_only(model, imgsz)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # importing thop 0.1.1 warns
             warnings.simplefilter("ignore")
@@ -81,13 +124,27 @@ def gflops(model: DetectionModel, imgsz: int = 640) -> float | None:
     except ImportError as error:  # also where Python no longer has distutils, which thop 0.1.1 imports
         LOGGER.info(f"GFLOPs are left out: thop cannot be imported ({error})")
         return None
-    return 2 * macs * (imgsz / side) ** 2 / 1e9
+    return 2 * macs * scale / 1e9
+
+
+def _shapes_only(model: DetectionModel, imgsz: int) -> tuple[DetectionModel, Tensor, float]:
+    """A copy of the model and an image (1, ch, side, side), both without content, where side is the next multiple of
+    the stride; and by how much the area of imgsz is smaller. A copy, as counting leaves hooks and buffers behind."""
+    stride = max(int(model.stride.max()), MIN_STRIDE)
+    side = math.ceil(imgsz / stride) * stride
+    image = torch.empty(1, model.yaml["ch"], side, side, device="meta")
+    return deepcopy(model).to("meta"), image, (imgsz / side) ** 2
 
 
 def _count_dynamic(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    """Adds the multiply-adds of one call to layer.total_ops, thop's counter: for each image the two attention layers
-    and the sum over K kernels and biases, then the convolution. Not the global average, which adds without products."""
+    """Adds the multiply-adds of one call to layer.total_ops, thop's counter."""
+    layer.total_ops += _dynamic_macs(layer, inputs, output)
+
+
+def _dynamic_macs(layer: Dynamic_conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> int:
+    """The multiply-adds of one call: for each image the two attention layers and the sum over K kernels and biases,
+    then the convolution. Not the global average, which adds without products."""
     attention = layer.attention.fc1.weight.numel() + layer.attention.fc2.weight.numel()
     mixing = layer.weight.numel() + (0 if layer.bias is None else layer.bias.numel())
     kernel = layer.weight[0, 0].numel()  # C / groups * k * k
-    layer.total_ops += inputs[0].shape[0] * (attention + mixing) + output.numel() * kernel
+    return inputs[0].shape[0] * (attention + mixing) + output.numel() * kernel

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.dynamic_ops import FORMULATIONS, dynamic_conv2d
+from models.dynamic_ops import FORMULATIONS, dynamic_conv2d, fitting_formulation
 
 # B, C, O, k, stride, padding, dilation, groups, K, bias
 GEOMETRIES = [
@@ -16,6 +16,7 @@ GEOMETRIES = [
     (2, 8, 8, 3, 2, 1, 1, 8, 2, True),
     (2, 8, 4, 3, 1, 2, 2, 4, 4, False),
     (2, 4, 4, 5, (2, 1), (2, 1), 1, 1, 2, True),
+    (2, 4, 64, 3, 1, 1, 1, 1, 2, True),  # many more numbers in the kernel than in the image
 ]
 
 
@@ -74,10 +75,40 @@ def test_formulations_agree_in_float32(geometry, name):
     torch.testing.assert_close(out, reference, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("k", [1, 3])
-def test_empty_batch(k):
+@pytest.mark.parametrize(("k", "name"), [(1, None), (3, None), (1, "matmul"), (1, "stacked"), (3, "stacked")])
+def test_empty_batch(k, name):
     (x, weight, bias, attention), options = problem((2, 4, 6, k, 1, k // 2, 1, 1, 4, True))
-    assert dynamic_conv2d(x[:0], weight, bias, attention[:0], **options).shape == (0, 6, 7, 8)
+    out = dynamic_conv2d(x[:0], weight, bias, attention[:0], **options, formulation=name)
+    assert out.shape == (0, 6, 7, 8)
+
+
+@pytest.mark.parametrize(
+    ("batch", "outputs", "k", "dtype", "expected"),
+    [
+        (0, 8, 1, torch.float32, "matmul"),
+        (0, 8, 3, torch.float32, "stacked"),
+        (1, 8, 3, torch.float32, "loop"),
+        (8, 8, 3, torch.float32, "grouped"),
+        (1, 8, 1, torch.float32, "matmul"),
+        (16, 1024, 1, torch.float32, "matmul"),
+        (8, 256, 3, torch.float32, "loop"),  # 8 * 256 * 256 * 9 numbers are 19 MB
+        (8, 256, 3, torch.bfloat16, "grouped"),
+        (16, 256, 3, torch.bfloat16, "loop"),
+    ],
+)
+def test_the_default_follows_kernel_batch_and_bytes(batch, outputs, k, dtype, expected):
+    x = torch.empty(batch, 256, 10, 10, dtype=dtype)
+    weight = torch.empty(1, 1, 1, 1, 1).expand(4, outputs, 256, k, k)
+    assert fitting_formulation(x, weight) == expected
+    assert fitting_formulation(x.to("meta"), weight) != "loop" or batch == 1, "only a CPU's caches count"
+
+
+@pytest.mark.parametrize("channels", [2, 64])
+def test_one_sample_keeps_channels_last_strides(channels):
+    """A stride of the batch that isn't channels_last's makes the next convolution copy."""
+    (x, weight, bias, attention), options = problem((1, channels, 8, 3, 1, 1, 1, 1, 4, True))
+    out = dynamic_conv2d(x.contiguous(memory_format=torch.channels_last), weight, bias, attention, **options)
+    assert out.stride() == (7 * 8 * 8, 1, 8 * 8, 8)
 
 
 @pytest.mark.filterwarnings("ignore")  # the tracer's remarks on constants, which are constants

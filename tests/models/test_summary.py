@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.common import Dynamic_conv2d, dynamic_layers
-from models.summary import gflops, log_summary, model_summary, model_table
+from models.summary import dynamic_costs, dynamic_table, gflops, log_summary, model_summary, model_table
 from models.yolo import DetectionModel
 from tests.conftest import GOLDEN, ROOT
 
@@ -104,6 +104,32 @@ def test_what_does_not_depend_on_the_size_is_not_scaled(imgsz):
     parameters = sum(parameter.numel() for _, layer in dynamic_layers(model) for parameter in layer.parameters())
     assert at[imgsz] == pytest.approx(constant + slope * imgsz**2, rel=1e-9)
     assert constant == pytest.approx(2 * parameters / 1e9, rel=1e-6), "attention and mixing: once for each parameter"
+
+
+@pytest.mark.parametrize(("cfg", "names"), [("", []), ("_dynamic", ["10", "14"]), ("_dyconv", ["10.conv", "14.conv"])])
+@pytest.mark.parametrize("imgsz", [64, 100, 320])
+def test_each_dynamic_layer_is_told_with_its_cost(cfg, names, imgsz):
+    model = DetectionModel(ROOT / f"models/yolov5n{cfg}.yaml")
+    costs = dynamic_costs(model, imgsz)
+    assert [cost.name for cost in costs] == [f"model.{name}" for name in names]
+    assert [cost.parameters for cost in costs] == [
+        sum(p.numel() for p in layer.parameters()) for _, layer in dynamic_layers(model)
+    ]
+    assert not any(layer._forward_hooks for layer in model.modules())
+    lines = dynamic_table(model, imgsz)
+    assert len(lines) == (len(names) + 1 if names else 0)
+    for name, cost, line in zip(names, costs, lines[1:], strict=True):
+        assert line.split()[0] == name
+        assert f"{cost.parameters:,} parameters, {cost.gflops:.3f} GFLOPs" in line
+
+
+def test_the_costs_of_dynamic_layers_are_what_the_total_counts(monkeypatch):
+    model = DetectionModel(ROOT / "models/yolov5n_dynamic.yaml")
+    with_them = gflops(model, 320)
+    monkeypatch.setattr("models.summary._dynamic_macs", lambda *_: 0)
+    without = gflops(model, 320)
+    monkeypatch.undo()
+    assert sum(cost.gflops for cost in dynamic_costs(model, 320)) == pytest.approx(with_them - without, rel=1e-6)
 
 
 @pytest.mark.parametrize(("imgsz", "factor"), [(640, 1), (320, 0.25), (1, 1 / 640**2), (100, (100 / 640) ** 2)])

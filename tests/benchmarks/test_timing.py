@@ -1,0 +1,63 @@
+import logging
+
+import pytest
+
+from benchmarks import dynamic_conv, model_cost
+from benchmarks.timing import interleave, machine, medians, ratios
+from utils.errors import InputError
+
+
+@pytest.mark.parametrize(("times", "expected"), [([2.0], (2, 2, 2)), ([2.0, 4.0, 9.0], (2, 2, 2.5))])
+def test_ratios_are_taken_within_a_round(times, expected):
+    found = ratios({"a": [1.0, 2.0, 3.0][: len(times)], "b": times}, "a")
+    assert found["b"] == pytest.approx(expected)
+    assert found["a"] == (1, 1, 1)
+
+
+def test_variants_take_turns(monkeypatch):
+    monkeypatch.setattr("benchmarks.timing.SHORTEST", 0)  # each call once
+    called = []
+    times = interleave({name: lambda name=name: called.append(name) for name in "ab"}, rounds=3)
+    assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
+    assert "".join(called) == "ab" + "ab" + "ab" + "ba" + "ab"  # warm-up, one to learn the length, rounds
+    assert set(medians(times)) == {"a", "b"}
+
+
+def test_no_more_rounds_than_the_time_allows(monkeypatch):
+    monkeypatch.setattr("benchmarks.timing.SHORTEST", 0)
+    assert len(interleave({"a": lambda: None}, rounds=50, at_most=0, at_least=4)["a"]) == 4
+
+
+def test_the_machine_is_told():
+    assert "threads, torch" in machine()
+
+
+def test_formulations_are_timed(monkeypatch):
+    lines = []
+    monkeypatch.setattr(logging.getLogger("yolov5"), "info", lines.append)
+    monkeypatch.setattr("benchmarks.timing.SHORTEST", 0)
+    options = ["--models", "n", "--batches", "1", "2", "--imgsz", "64", "--rounds", "1", "--seconds", "0"]
+    dynamic_conv.main(dynamic_conv.parse_opt(options))
+    rows = [line for line in lines if line.startswith("| n ")]
+    assert len(rows) in (4 * 2 * 2, 4 * 2 * 2 * 2)  # places, batches, passes, and bfloat16 where the CPU has it
+    assert {row.count("|") for row in rows} == {lines[1].split("\n")[0].count("|")}
+    assert f"of {len(rows)} rows" in lines[-1]
+
+
+@pytest.mark.slow
+def test_cost_of_models_is_written_between_the_markers(monkeypatch, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"# before\n{model_cost.START}\nold\n{model_cost.END}\nafter\n")
+    monkeypatch.setattr(model_cost, "PAGE", page)
+    model_cost.main(model_cost.parse_opt(["--models", "n", "--imgsz", "64", "--rounds", "1", "--write"]))
+    lines = page.read_text().split("\n")
+    assert lines[:2] == ["# before", model_cost.START]
+    assert [line.split(" | ")[0] for line in lines[4:7]] == ["| yolov5n", "| yolov5n_dynamic", "| yolov5n_dyconv"]
+    assert lines[-4:] == [lines[-4], model_cost.END, "after", ""]
+    assert "old" not in lines
+
+
+@pytest.mark.parametrize("text", ["", model_cost.START, f"{model_cost.END}{model_cost.START}"])
+def test_a_page_without_markers_is_left_alone(text):
+    with pytest.raises(InputError, match="cost table"):
+        model_cost.replace_between(text, "table", model_cost.PAGE)
