@@ -1,7 +1,7 @@
 """Does dynamic convolution help? Trains every variant on every data set with several seeds, and tabulates the results.
 
-    python benchmarks/experiment.py --bccd ../shared/datasets/bccd/bccd.yaml --weights ../shared/weights/yolov5n.pt
-    python benchmarks/experiment.py --table            only tabulates what docs/experiment.csv holds
+    python -m benchmarks.experiment --bccd ../shared/datasets/bccd/bccd.yaml --weights ../shared/weights/yolov5n.pt
+    python -m benchmarks.experiment --table            only tabulates what docs/experiment.csv holds
 
 It can be stopped at any moment: a run that is in docs/experiment.csv is not made again. Runs are ordered so that each
 seed is complete before the next one starts. Every run has one thread; --jobs of them run side by side.
