@@ -63,9 +63,12 @@ def begin_epoch(state: TrainState, epoch: int) -> None:
 
 
 def train_one_epoch(state: TrainState, loader: DataLoader, epoch: int) -> Tensor:
-    """One pass over the training set. Returns the mean (box, obj, cls) loss, shape (3,)."""
+    """One pass over the training set. Returns the mean (box, obj, cls) loss, shape (3,).
+
+    Differs from v6.1: the gradients of batches that are left over at an epoch's end count in the next step, there they
+    are thrown away.
+    """
     state.model.train()
-    state.optimizer.zero_grad()
     total = torch.zeros(3)
     bar = ProgressBar(loader, epoch, state.opt.epochs)
     for step, batch in enumerate(bar.batches(), start=epoch * len(loader)):

@@ -77,6 +77,10 @@ class TrainState:
         self.last_step = step
         return True
 
+    def pending_gradients(self) -> dict[str, torch.Tensor]:
+        """Gradients by parameter name that are gathered, but not stepped with yet."""
+        return {name: p.grad.cpu() for name, p in self.model.named_parameters() if p.grad is not None}
+
     def snapshot(self, epoch: int) -> dict[str, Any]:
         """What a checkpoint after `epoch` holds: the keyword arguments of models.weights.save_checkpoint."""
         options = {key: value for key, value in vars(self.opt).items() if key != "given"}
@@ -91,6 +95,7 @@ class TrainState:
                 "scaler": self.scaler.state_dict(),
                 "best_epoch": self.stopper.best_epoch,
                 "last_step": self.last_step,
+                "gradients": self.pending_gradients(),
                 "class_maps": self.class_maps.tolist(),
             },
         }
@@ -250,6 +255,9 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
     state.ema.updates = saved["updates"]
     state.optimizer.load_state_dict(saved["optimizer"])
     state.scaler.load_state_dict(saved["scaler"])
+    for name, parameter in state.model.named_parameters():
+        if name in saved["gradients"]:
+            parameter.grad = saved["gradients"][name].to(parameter)
     state.start_epoch = saved["epoch"] + 1
     state.best_fitness = saved["best_fitness"]
     state.stopper.best_fitness, state.stopper.best_epoch = saved["best_fitness"], saved["best_epoch"]

@@ -137,10 +137,11 @@ def test_seed_decides_and_workers_do_not(tiny, tmp_path):
 
 def test_resumed_run_ends_as_an_unbroken_one(tiny):
     """Stopped after 3 of 12 epochs, while the temperature falls."""
-    whole = tiny(epochs=12, save_period=3)
+    whole = tiny(epochs=12, save_period=3, batch_size=2)
     broken = whole.with_name("broken")
     shutil.copytree(whole, broken)
     shutil.move(broken / "weights" / "epoch3.pt", broken / "weights" / "last.pt")
+    assert read_checkpoint(broken / "weights" / "last.pt").training["gradients"]  # of batches not stepped with yet
     train.run(resume=str(broken / "weights" / "last.pt"))
     assert same_weights(whole / "weights" / "last.pt", broken / "weights" / "last.pt")
     assert [float(row["x/temperature"]) for row in results(broken)] == [34, 25.75, 17.5, 9.25] + [1] * 8
