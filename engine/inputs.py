@@ -26,7 +26,7 @@ def chosen_weights(weights: str | Path | Sequence[str | Path] | None) -> Path:
     newest = newest_run("runs", "best.pt")
     if newest is None:
         raise InputError(
-            "there is no best.pt below runs/ yet: train a model first (python train.py), or name a checkpoint with --weights"
+            "no best.pt below runs/ yet: train a model first (python train.py), or name a checkpoint with --weights"
         )
     LOGGER.info(f"--weights {newest} is the newest run's best")
     return newest
