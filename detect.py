@@ -17,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags of YOLOv5's detect.py."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--weights", default="", help="checkpoint, .pt (default: the newest run's best.pt)")
+    add("--weights", nargs="+", default=[], help="checkpoint, .pt (default: the newest run's best.pt)")
     add("--source", default="data/images", help="image, video, directory, glob or .txt list (default data/images)")
     add("--data", default="", help="data YAML whose class names are used (default: those in the weights)")
     size_help = "side, or height and width, in pixels (default 640)"

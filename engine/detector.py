@@ -75,7 +75,8 @@ def run(opt: Namespace) -> Detected:
             boxes[frame.path] += len(detections)
             LOGGER.info(frame_line(frame, shape_hw, counted(detections, predictor.names), predictor.last_ms))
     result = Detected(save_dir, predictor.frames, boxes.total(), tuple(source.skipped), predictor.mean_ms)
-    report(result, source, predictor.imgsz)
+    labels = sum(sink.count for sink in sinks if isinstance(sink, LabelSink))
+    report(result, source, predictor.imgsz, labels=labels)
     return result
 
 
@@ -259,8 +260,9 @@ def frame_line(frame: Frame, shape_hw: tuple[int, int], counts: str, millisecond
     return f"{kind} {frame.path.resolve()}: {shape_hw[0]}x{shape_hw[1]} {counts}, {milliseconds:.1f}ms"
 
 
-def report(result: Detected, source: FileSource, imgsz: tuple[int, int]) -> None:
-    """Logs speed, what was skipped and where the results are. Raises InputError where no file could be read."""
+def report(result: Detected, source: FileSource, imgsz: tuple[int, int], *, labels: int) -> None:
+    """Logs speed, what was skipped, where the results are and how many label files are among them. Raises InputError
+    where no file could be read."""
     if not result.frames:
         raise InputError(f"--source: none of the {len(source)} files could be read; the lines above say why")
     speed = "{:.1f}ms pre-process, {:.1f}ms inference, {:.1f}ms NMS".format(*result.speed_ms)
@@ -268,5 +270,4 @@ def report(result: Detected, source: FileSource, imgsz: tuple[int, int]) -> None
     if result.skipped:
         LOGGER.warning(f"WARNING: {len(result.skipped)} of {len(source)} files could not be read and were skipped")
     if result.save_dir:
-        labels = len(list((result.save_dir / "labels").glob("*.txt")))
         LOGGER.info(f"Results saved to {result.save_dir}" + (f", {labels} label files in labels" if labels else ""))

@@ -13,6 +13,7 @@ from torch import nn
 import detect
 from engine import detector
 from engine.detector import counted, image_size, plural
+from utils.annotator import class_colour
 from utils.errors import InputError
 from utils.outputs import Found, label_lines, safe_file_name, unique_stems, write_image
 from utils.sources import Frame
@@ -162,6 +163,27 @@ def test_thresholds_reach_the_suppression(pictures, seeing, options, boxes):
     assert run(pictures / "one.jpg", nosave=True, **options).boxes == boxes
 
 
+@pytest.mark.parametrize(("agnostic", "boxes"), [(False, 2), (True, 1)])
+def test_agnostic_suppression_is_across_classes(pictures, seeing, agnostic, boxes):
+    seeing([[10, 10, 50, 50, 0.9, 0], [11, 11, 51, 51, 0.8, 1]])
+    assert run(pictures / "one.jpg", nosave=True, agnostic_nms=agnostic).boxes == boxes
+
+
+@pytest.mark.parametrize(("imgsz", "seen"), [([128], "64x128"), ([64, 128], "64x128"), ([128, 64], "32x64")])
+def test_the_network_sees_height_and_width_in_this_order(pictures, seeing, capsys, imgsz, seen):
+    seeing(ROWS)
+    run(pictures / "one.jpg", nosave=True, imgsz=imgsz)
+    assert f"one.jpg: {seen} " in capsys.readouterr().err
+
+
+def test_the_most_confident_box_is_drawn_on_top(pictures, seeing):
+    for first, second in ((0, 1), (1, 0)):
+        seeing([[10, 10, 60, 40, 0.9, first], [30, 20, 90, 60, 0.8, second]])
+        result = run(pictures / "one.png", hide_labels=True, line_thickness=3)
+        crossing = cv2.imread(str(result.save_dir / "one.png"))[40, 30]  # the first one's bottom, the second one's left
+        assert tuple(crossing[::-1].tolist()) == class_colour(first)
+
+
 def test_nosave_leaves_nothing_and_runs_are_numbered(pictures, seeing):
     seeing(ROWS)
     assert run(pictures, nosave=True).save_dir is None
@@ -183,6 +205,16 @@ def test_running_again_in_one_place_replaces_labels_and_adds_crops(pictures, see
     assert files_below(result.save_dir / "crops" / "cat") == {"one.jpg", "one2.jpg"}
     seeing([])
     assert not files_below(run(pictures / "one.jpg", **options).save_dir / "labels")
+
+
+def test_label_files_of_earlier_runs_are_not_counted(pictures, seeing, capsys):
+    seeing(ROWS)
+    run(pictures, exist_ok=True, save_txt=True)
+    assert ", 7 label files in labels" in capsys.readouterr().err
+    run(pictures / "one.jpg", exist_ok=True, save_txt=True)
+    assert ", 1 label files in labels" in capsys.readouterr().err
+    run(pictures / "one.jpg", exist_ok=True)
+    assert "label files" not in capsys.readouterr().err
 
 
 def test_broken_files_are_counted_and_strips_and_dots_are_no_problem(tmp_path, seeing, capsys):
@@ -236,6 +268,20 @@ def test_without_weights_and_runs_one_sentence_says_what_to_do(pictures, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"python train\.py.*--weights"):
         run(pictures, weights="")
+
+
+@pytest.mark.parametrize("weights", ["w.pt", ["w.pt"], ("w.pt",), Path("w.pt")])
+def test_weights_may_be_a_list_of_one(pictures, seeing, weights):
+    seeing(ROWS)
+    assert run(pictures / "one.jpg", weights=weights, nosave=True).boxes == 3
+
+
+def test_several_weights_are_refused_in_words(pictures, seeing):
+    seeing(ROWS)
+    options = ["--source", str(pictures), "--nosave", "--device", "cpu", "--imgsz", "128"]
+    assert detector.run(detect.parse_opt(["--weights", "a.pt", *options])).boxes == 21
+    with pytest.raises(InputError, match="got 2: ensembles are not built"):
+        detector.run(detect.parse_opt(["--weights", "a.pt", "b.pt", *options]))
 
 
 def test_the_newest_best_is_the_default(pictures, seeing, monkeypatch, tmp_path, capsys):
