@@ -28,6 +28,7 @@ STOOD_IN_FOR = re.compile(
 )
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_PICKLES = 5  # a file of torch < 1.6: magic number, version, system, content, storage keys
+NO_WEIGHTS = "it is no whole, plain file of torch.save"
 UNREADABLE = (  # what torch.load raises on content that is not a file of torch.save
     pickle.UnpicklingError,
     RuntimeError,
@@ -73,8 +74,8 @@ def load_inert(path: str | Path) -> Any:
         with torch.serialization.safe_globals([*stand_ins, set]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise InputError(f"{path} cannot be read as a file of weights: {reason}") from error
+        # torch's own words would be no help here: at best they advise to read the file unsafely
+        raise InputError(f"{path} cannot be read as a file of weights: {NO_WEIGHTS}") from error
 
 
 def _stand_in(name: str) -> type[Inert]:
@@ -103,7 +104,7 @@ def _globals_in_archive(path: Path) -> set[str]:
             for member in (member for member in members if member.endswith(".pkl")):
                 found.update(_globals_in_pickle(io.BytesIO(archive.read(member))))
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
-        raise InputError(f"{path} cannot be read as a file of weights: {error}") from error
+        raise InputError(f"{path} cannot be read as a file of weights: {NO_WEIGHTS} ({error})") from error
     return found
 
 

@@ -162,12 +162,23 @@ def test_the_tar_format_of_old_torch(tmp_path, sentinel):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"hello, I am a text file\n", b"<html>404</html>", struct.pack("<9d", *range(9))]
+    "content",
+    [
+        b"",
+        b"hello, I am a text file\n",
+        b"epochs: 3\n",
+        b"<html>404</html>",
+        struct.pack("<9d", *range(9)),
+        b"PK\x03\x04",
+    ],
 )
 def test_files_that_are_something_else(content, tmp_path):
     (tmp_path / "file.pt").write_bytes(content)
-    with pytest.raises(InputError, match=r"file.pt cannot be read as a file of weights"):
+    with pytest.raises(
+        InputError, match=r"file.pt cannot be read as a file of weights: it is no whole, plain file"
+    ) as told:
         read_checkpoint(tmp_path / "file.pt")
+    assert not {"101", "weights_only"} & set(str(told.value).replace("`", " ").split())
 
 
 def test_a_missing_file_and_a_directory(tmp_path):
