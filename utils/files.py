@@ -71,7 +71,7 @@ def newest_run(root: str | Path = "runs", pattern: str = "last*.pt") -> Path | N
 def find_file(name: str | Path, *roots: str | Path) -> Path:
     """The file at `name`, else at `name` under one of the roots, else the one file of that name anywhere below them.
     Raises InputError where none is found (with what was tried) or several are."""
-    direct = [Path(name), *(Path(root) / name for root in roots)]
+    direct = list(dict.fromkeys([Path(name), *(Path(root) / name for root in roots)]))  # an absolute name stays itself
     for candidate in direct:
         if candidate.is_file():
             return candidate

@@ -112,5 +112,7 @@ def test_find_file(tmp_path, monkeypatch):
         find_file("b.yaml", tmp_path)
     with pytest.raises(InputError, match="there is no file c.yaml; tried c.yaml, .*models/c.yaml"):
         find_file("c.yaml", models)
+    with pytest.raises(InputError, match=f"tried {tmp_path}/c.yaml$"):
+        find_file(tmp_path / "c.yaml", models, data)
     with pytest.raises(InputError, match="there is no file elsewhere/a.yaml"):
         find_file("elsewhere/a.yaml", models)
