@@ -99,9 +99,16 @@ def find_media(source: str | Path) -> list[Path]:
         return _media_in(path)
     if path.is_file():
         return _from_list(path) if path.suffix.lower() == ".txt" else [_checked(path)]
+    if _is_stream(text):
+        raise InputError(f"--source: expected {KINDS}, got {text}: webcams, streams and URLs are not built yet")
     if set(text) & GLOB_SIGNS:
         return _matching(path)
     raise InputError(f"--source: expected {KINDS}, and there is no {text}{_in_working_directory(path)}")
+
+
+def _is_stream(text: str) -> bool:
+    """Whether it is what YOLOv5 takes for the number of a webcam or for an address."""
+    return text.isdecimal() or "://" in text
 
 
 def _in_working_directory(path: Path) -> str:
@@ -156,7 +163,10 @@ def _from_list(list_file: Path) -> list[Path]:
         lines = list_file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"--source: expected UTF-8 text with one path a line in {list_file}, got {error}") from error
-    entries = [Path(line.strip()).expanduser() for line in lines if line.strip()]
+    lines = [line.strip() for line in lines if line.strip()]
+    if streams := [line for line in lines if _is_stream(line)]:
+        raise InputError(f"--source: webcams, streams and URLs are not built yet, got {streams[0]} in {list_file}")
+    entries = [Path(line).expanduser() for line in lines]
     if not entries:
         raise InputError(f"--source: expected one path a line in {list_file}, got no line with text")
     if unusable := [entry for entry in entries if not _is_media(entry)]:

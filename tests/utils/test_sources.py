@@ -63,8 +63,9 @@ def test_what_a_source_names(folder, source, names, monkeypatch):
         ("*.md", "1 other paths match"),
         ("notes.md", "notes.md"),
         ("empty", "found none"),
-        ("0", "expected an image"),
-        ("rtsp://127.0.0.1/stream", "expected an image"),
+        ("0", "got 0: webcams, streams and URLs are not built yet"),
+        ("rtsp://127.0.0.1/stream", "got rtsp://127.0.0.1/stream: webcams, streams and URLs are not built yet"),
+        ("http://127.0.0.1/a.jpg?size=[1]", "webcams, streams and URLs are not built yet"),
     ],
 )
 def test_sources_without_pictures_say_what_was_looked_for(folder, source, told, monkeypatch):
@@ -85,7 +86,9 @@ def test_list_files(folder, monkeypatch):
     assert find_media(folder / "list.txt") == [folder / "b.jpg"]
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"notes.md\n", b"http://127.0.0.1/stream\n", b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n\n", b"notes.md\n", b"http://127.0.0.1/stream.mp4\n", b"0\n", b"\xff\xfe\x00"]
+)
 def test_list_files_without_paths_are_told_by_name(tmp_path, content):
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(InputError, match=r"list\.txt"):
