@@ -268,6 +268,6 @@ def report(result: Detected, source: FileSource, imgsz: tuple[int, int], *, labe
     speed = "{:.1f}ms pre-process, {:.1f}ms inference, {:.1f}ms NMS".format(*result.speed_ms)
     LOGGER.info(f"Speed: {speed} per image at shape {(1, 3, *imgsz)}")
     if result.skipped:
-        LOGGER.warning(f"WARNING: {len(result.skipped)} of {len(source)} files could not be read and were skipped")
+        LOGGER.warning(f"{len(result.skipped)} of {len(source)} files could not be read and were skipped")
     if result.save_dir:
         LOGGER.info(f"Results saved to {result.save_dir}" + (f", {labels} label files in labels" if labels else ""))

@@ -1,17 +1,25 @@
-"""The project's logger and the few terminal styles it uses. Not for metrics: those go to utils/loggers.py."""
+"""The project's logger, and how its lines look. Not for metrics: those go to utils/loggers.py."""
 
 import logging
+import os
 import sys
 
-STYLES = {"bold": "\033[1m", "red": "\033[31m", "green": "\033[32m", "yellow": "\033[33m", "blue": "\033[34m"}
+COLOURS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m"}  # yellow, red
 RESET = "\033[0m"
 
 
-def styled(text: str, *styles: str) -> str:
-    """Text in the named STYLES where the output is a terminal, unchanged elsewhere (files, pipes, CI)."""
-    if not sys.stderr.isatty():
-        return text
-    return "".join(STYLES[style] for style in styles) + text + RESET
+class _ByLevel(logging.Formatter):
+    """Information as it stands; `WARNING: ` and `ERROR: ` before the rest, in colour where the output is a terminal
+    (not with the environment variable NO_COLOR, nor in files and pipes)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.levelno < logging.WARNING:
+            return text
+        level = f"{record.levelname}:"
+        if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+            level = f"{COLOURS.get(record.levelno, '')}{level}{RESET}"
+        return f"{level} {text}"
 
 
 class _CurrentStderr(logging.StreamHandler):
@@ -29,7 +37,7 @@ def _make_logger() -> logging.Logger:
     logger = logging.getLogger("yolov5")
     if not logger.handlers:
         handler = _CurrentStderr()
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_ByLevel())
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False

@@ -219,5 +219,5 @@ def can_show() -> bool:
     has_windows = not re.search(r"GUI:\s+NONE", cv2.getBuildInformation())
     if not (has_display and has_windows):
         reason = "there is no display" if has_windows else "this OpenCV is built without windows"
-        LOGGER.warning(f"WARNING: --view-img is left out: {reason} here")
+        LOGGER.warning(f"--view-img is left out: {reason} here")
     return bool(has_display and has_windows)

@@ -72,9 +72,7 @@ class FileSource:
             try:
                 yield from self._frames(path, index)
             except InputError as error:
-                LOGGER.warning(
-                    f"WARNING: {'video' if _is_video(path) else 'image'} {index}/{len(self)} skipped: {error}"
-                )
+                LOGGER.warning(f"{'video' if _is_video(path) else 'image'} {index}/{len(self)} skipped: {error}")
                 self.skipped.append(path)
 
     def _frames(self, path: Path, index: int) -> Iterator[Frame]:

@@ -55,7 +55,7 @@ def read_video(path: str | Path, *, stride: int = 1) -> Iterator[VideoFrame]:
             if decoded:
                 yield VideoFrame(image, number, total, fps)
             else:
-                LOGGER.warning(f"WARNING: frame {number} of {path} is broken and is skipped")
+                LOGGER.warning(f"frame {number} of {path} is broken and is skipped")
         _tell_a_short_end(path, number, total)
     finally:
         capture.release()
@@ -65,7 +65,7 @@ def _tell_a_short_end(path: Path, number: int, total: int) -> None:
     if number == 0:
         raise InputError(f"expected a video with at least one readable frame, got none in {path}")
     if number < total - max(LOST_FRAMES_ALLOWED, total // 100):
-        LOGGER.warning(f"WARNING: {path} ends after {number} of {total} frames: it is truncated or broken")
+        LOGGER.warning(f"{path} ends after {number} of {total} frames: it is truncated or broken")
 
 
 class VideoSink:
