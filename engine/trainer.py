@@ -129,7 +129,7 @@ def record(state: TrainState, epoch: int, losses: Tensor) -> bool:
     """Keeps the best fitness, hands the epoch's figures to the loggers. Returns whether to stop early."""
     metrics = state.metrics
     score = fitness(metrics.precision, metrics.recall, metrics.map50, metrics.map) if metrics else 0.0
-    state.is_best = metrics is not None and score > state.best_fitness
+    state.is_best = metrics is not None and score >= state.best_fitness  # of equals the later, as it trained longer
     if state.is_best:
         state.best_fitness = score
     if metrics:

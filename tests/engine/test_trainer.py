@@ -4,8 +4,6 @@ import csv
 import shutil
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,20 +15,6 @@ from utils.errors import InputError
 from utils.torch_utils import supports_bf16_cpu
 
 ROOT = Path(__file__).parents[2]
-CFG = {
-    "nc": 2,
-    "depth_multiple": 0.33,
-    "width_multiple": 0.125,
-    "anchors": [[10, 13, 16, 30, 33, 23], [30, 61, 62, 45, 59, 119]],
-    "backbone": [
-        [-1, 1, "Conv", [64, 6, 2, 2]],
-        [-1, 1, "Conv", [128, 3, 2]],
-        [-1, 1, "C3", [128]],
-        [-1, 1, "Conv", [256, 3, 2]],
-        [-1, 1, "Dynamic_conv2d", [256, 1, 1]],
-    ],
-    "head": [[-1, 1, "Conv", [256, 3, 2]], [[4, 5], 1, "Detect", ["nc", "anchors"]]],
-}
 PICTURES = {
     "labels.jpg", "labels_correlogram.jpg", "train_batch0.jpg", "train_batch1.jpg", "train_batch2.jpg", "results.png",
     "val_batch0_labels.jpg", "val_batch0_pred.jpg", "confusion_matrix.png",
@@ -41,41 +25,6 @@ COLUMNS = [
     "metrics/precision", "metrics/recall", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95",
     "val/box_loss", "val/obj_loss", "val/cls_loss", "x/lr0", "x/lr1", "x/lr2", "x/temperature",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> dict[str, Path]:
-    """Eight training and four validation pictures of 64 px with a bright square (class 0) or bar (class 1) each."""
-    root = tmp_path_factory.mktemp("shapes")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 4)):
-        (root / "images" / split).mkdir(parents=True)
-        (root / "labels" / split).mkdir(parents=True)
-        for number in range(count):
-            cls, (x, y) = number % 2, rng.integers(4, 30, 2)
-            w, h = ((20, 20), (28, 10))[cls]
-            picture = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8)
-            picture[y : y + h, x : x + w] = 220
-            cv2.imwrite(str(root / "images" / split / f"{number}.png"), picture)
-            row = f"{cls} {(x + w / 2) / 64} {(y + h / 2) / 64} {w / 64} {h / 64}\n"
-            (root / "labels" / split / f"{number}.txt").write_text(row)
-    described = {"path": str(root), "train": "images/train", "val": "images/val", "nc": 2, "names": ["square", "bar"]}
-    (root / "data.yaml").write_text(yaml.safe_dump(described))
-    (root / "model.yaml").write_text(yaml.safe_dump(CFG))
-    return {"data": str(root / "data.yaml"), "cfg": str(root / "model.yaml")}
-
-
-@pytest.fixture
-def tiny(data, tmp_path):
-    """tiny(epochs=1, ...) trains on the shapes into a fresh directory and returns that directory."""
-
-    def run(**options) -> Path:
-        defaults = {"imgsz": 64, "batch_size": 4, "epochs": 1, "workers": 0, "device": "cpu", "noplots": True}
-        project = tmp_path / "runs"
-        train.run(**{**data, **defaults, "project": str(project), "name": "exp", "exist_ok": True, **options})
-        return project / options.get("name", "exp")
-
-    return run
 
 
 def results(run_dir: Path) -> list[dict[str, str]]:
@@ -103,6 +52,13 @@ def test_run_directory_is_complete(tiny):
     assert read_checkpoint(run_dir / "weights" / "last.pt").training is not None
     decoded, _ = load_model(run_dir / "weights" / "best.pt")(torch.zeros(1, 3, 64, 64))
     assert decoded.isfinite().all()
+
+
+def test_of_equal_epochs_the_later_is_the_best_checkpoint(tiny, tmp_path):
+    still = yaml.safe_load((ROOT / "data/hyps/hyp.scratch-low.yaml").read_text()) | {"lr0": 0.0, "warmup_bias_lr": 0.0}
+    (tmp_path / "still.yaml").write_text(yaml.safe_dump(still))
+    best = read_checkpoint(tiny(epochs=3, hyp=str(tmp_path / "still.yaml")) / "weights" / "best.pt")
+    assert best.info["epoch"] == 2
 
 
 def temperatures(state: dict[str, torch.Tensor]) -> list[float]:
