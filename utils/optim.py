@@ -15,7 +15,6 @@ from utils.hyp import OFF, Hyp
 from utils.log import LOGGER
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
-BIAS_GROUP = 2
 WARMUP_MINIMUM = 100  # iterations
 
 OPTIMIZERS: dict[str, Callable[[list[dict], Hyp], Optimizer]] = {
