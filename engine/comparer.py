@@ -21,6 +21,7 @@ from engine.validator import (
     infer,
     trained_on,
     validate,
+    with_single_cls,
 )
 from models.summary import model_summary
 from models.weights import load_model, read_checkpoint
@@ -51,7 +52,9 @@ def run(opt: Namespace) -> Comparison:
     Differs from v6.1: this task is ours.
     """
     weights = weights_to_compare(opt)
-    data = load_data_config(opt.data or trained_on(read_checkpoint(weights[0])) or DEFAULT_DATA)
+    checkpoints = [read_checkpoint(file) for file in weights]
+    data = load_data_config(opt.data or trained_on(checkpoints[0]) or DEFAULT_DATA)
+    opt = with_single_cls(opt, checkpoints, data)
     device = select_device(opt.device)
     models = [to_channels_last_(load_model(file, device=device)) for file in weights]
     names = [common_names(m, data, weights=w, single_cls=opt.single_cls) for m, w in zip(models, weights, strict=True)]

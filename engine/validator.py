@@ -2,7 +2,7 @@
 detector.py."""
 
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -161,12 +161,14 @@ def run(opt: Namespace) -> Metrics:
     Raises InputError where the input cannot be used.
 
     Differs from v6.1: the data defaults to what the weights were trained on; classes are called as the data calls them;
-    --half keeps the weights and decodes boxes in float32; COCO's score stands beside our own mAP, not in its place.
+    --half keeps the weights and decodes boxes in float32; COCO's score stands beside our own mAP, not in its place;
+    weights of a training with --single-cls are validated with it.
     """
     check_options(opt)
     weights = chosen_weights(opt.weights)
     checkpoint = read_checkpoint(weights)
     data = load_data_config(opt.data or trained_on(checkpoint) or DEFAULT_DATA)
+    opt = with_single_cls(opt, [checkpoint], data)
     device = select_device(opt.device)
     model = to_channels_last_(load_model(weights, device=device))
     names = common_names(model, data, weights=weights, single_cls=opt.single_cls)
@@ -235,6 +237,16 @@ def trained_on(checkpoint: Checkpoint) -> str | None:
     if data:
         LOGGER.info(f"--data {data} is what {checkpoint.file} was trained on")
     return data
+
+
+def with_single_cls(opt: Namespace, checkpoints: Sequence[Checkpoint], data: DataConfig) -> Namespace:
+    """The options, with --single-cls where one of the weights was trained with it and the data has more classes; says
+    so."""
+    merged = [checkpoint.file for checkpoint in checkpoints if checkpoint.info.get("opt", {}).get("single_cls")]
+    if opt.single_cls or not merged or data.nc == 1:
+        return opt
+    LOGGER.info(f"--single-cls is what {merged[0]} was trained with: the {data.nc} classes of {data.file} count as one")
+    return Namespace(**{**vars(opt), "single_cls": True})
 
 
 def common_names(model: DetectionModel, data: DataConfig, *, weights: Path, single_cls: bool) -> dict[int, str]:

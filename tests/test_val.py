@@ -132,6 +132,22 @@ def test_the_data_of_the_training_is_the_default(tiny_data, tmp_path):
     assert val.run(weights=file, project=tmp_path, workers=0, device="cpu").images == 2
 
 
+def test_weights_trained_with_single_cls_are_validated_with_it(tiny_data, tiny_weights, tmp_path, monkeypatch, capsys):
+    from engine import comparer
+    from models.weights import save_checkpoint
+    from models.yolo import DetectionModel
+
+    for name, value in {"RESAMPLES": 50, "ROUNDS": 3, "WARMUP_ROUNDS": 1}.items():
+        monkeypatch.setattr(comparer, name, value)
+    file, model = tmp_path / "one.pt", DetectionModel("yolov5n.yaml", nc=1, names=["item"])
+    save_checkpoint(file, model=model, info={"opt": {"data": str(tiny_data), "single_cls": True}})
+    settings = {"project": tmp_path, "workers": 0, "device": "cpu"}
+    assert val.run(weights=file, **settings).maps.shape == (1,)
+    assert f"--single-cls is what {file} was trained with: the 2 classes of " in capsys.readouterr().err
+    compared = val.run(weights=[tiny_weights, file], data=tiny_data, task="compare", **settings)
+    assert [model.metrics.maps.shape for model in compared.models] == [(1,), (1,)]
+
+
 ERRORS = {
     # case: (arguments beside data and weights, what the message tells)
     "no run": ({"weights": None}, "python train.py"),
