@@ -1,8 +1,14 @@
 """The options of train.py before anything is built: checked, completed from data YAML and weights, or taken from the
 checkpoint of the run that --resume goes on with."""
 
+import os
 from argparse import Namespace
+from collections.abc import Iterable
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from models.weights import Checkpoint, read_checkpoint
 from utils.data_config import DataConfig
@@ -10,29 +16,103 @@ from utils.errors import InputError
 from utils.files import newest_run
 from utils.log import LOGGER
 
+ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_CFG = "models/yolov5n_dynamic.yaml"
 DEFAULT_HYP = "data/hyps/hyp.scratch-low.yaml"
 DEFAULT_IMGSZ = 640  # pixels
-KEPT_ON_RESUME = ("epochs", "device", "workers")  # what --resume honours beside the run's own options
+MAX_SEED = 2**32 - 1
+KEPT_ON_RESUME = ("epochs", "device", "workers", "patience")  # what --resume honours beside the run's own options
+
+AT_LEAST = {"epochs": 1, "batch_size": 1, "workers": 0, "patience": 0, "close_mosaic": 0, "imgsz": 32}
+WHOLE = (*AT_LEAST, "seed", "save_period")
+TEXTS = ("weights", "cfg", "data", "hyp", "device", "optimizer", "project", "name")
+SWITCHES = (
+    "rect", "nosave", "noval", "noplots", "noautoanchor", "image_weights", "multi_scale", "single_cls", "exist_ok",
+    "quad", "cos_lr", "deterministic", "amp",
+)  # fmt: skip
+OPTIONAL = ("hyp", "imgsz")  # None: filled in later
+CACHES = (None, "ram", "disk")
 
 
-def check_options(opt: Namespace) -> None:
-    """Raises InputError for values out of range, in the words of the flag."""
-    at_least = {"epochs": 1, "batch_size": 1, "workers": 0, "patience": 0, "close_mosaic": 0, "imgsz": 32}
-    for name, least in at_least.items():
+def checked_options(opt: Namespace) -> Namespace:
+    """A copy with every value of the kind that the command line gives: cache=True is "ram", freeze=3 is [3], paths and
+    device=0 are texts. Raises InputError for other kinds and for values out of range, in the words of the flag."""
+    opt = Namespace(**vars(opt))
+    for names, of_kind in ((WHOLE, _whole), (TEXTS, _text), (SWITCHES, _switch)):
+        for name in names:
+            value = getattr(opt, name)
+            setattr(opt, name, None if value is None and name in OPTIONAL else of_kind(_flag(name), value))
+    opt.label_smoothing = _number("--label-smoothing", opt.label_smoothing)
+    if isinstance(opt.cache, bool):
+        opt.cache = "ram" if opt.cache else None
+    layers = opt.freeze if isinstance(opt.freeze, Iterable) and not isinstance(opt.freeze, str) else [opt.freeze]
+    opt.freeze = [_whole("--freeze", layer) for layer in layers]
+    if not isinstance(opt.resume, bool):
+        opt.resume = _text("--resume", opt.resume)
+    _check_ranges(opt)
+    return opt
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _whole(flag: str, value: Any) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise InputError(f"{flag}: a whole number was expected, got {value!r}")
+    return int(value)
+
+
+def _number(flag: str, value: Any) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise InputError(f"{flag}: a number was expected, got {value!r}")
+    return float(value)
+
+
+def _text(flag: str, value: Any) -> str:
+    kinds = str | os.PathLike | (Integral | torch.device if flag == "--device" else str)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise InputError(f"{flag}: a text was expected, got {value!r}")
+    return str(value)
+
+
+def _switch(flag: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"{flag}: True or False was expected, got {value!r}")
+    return value
+
+
+def _check_ranges(opt: Namespace) -> None:
+    for name, least in AT_LEAST.items():
         value = getattr(opt, name)
         if value is not None and value < least:
-            raise InputError(f"--{name.replace('_', '-')}: {least} or more was expected, got {value}")
+            raise InputError(f"{_flag(name)}: {least} or more was expected, got {value}")
+    if not 0 <= opt.seed <= MAX_SEED:
+        raise InputError(f"--seed: 0 to {MAX_SEED} was expected, got {opt.seed}")
     if not 0 <= opt.label_smoothing <= 1:
         raise InputError(f"--label-smoothing: 0 to 1 was expected, got {opt.label_smoothing}")
+    if opt.cache not in CACHES:
+        raise InputError(f"--cache: ram or disk was expected, got {opt.cache!r}")
+    if not opt.freeze:
+        raise InputError("--freeze: at least one number was expected; 0 freezes nothing")
     if opt.image_weights and opt.rect:
         raise InputError("--image-weights draws images at random, --rect needs their order: use one of them")
     if opt.quad and opt.batch_size % 4:
         raise InputError(f"--quad: --batch-size must be a multiple of 4, got {opt.batch_size}")
 
 
+def check_writable(directory: Path, flag: str) -> None:
+    """Raises InputError, in the words of the flag, where `directory` cannot be made or written to."""
+    there = next(folder for folder in (directory.absolute(), *directory.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError(f"{flag}: the run would be saved in {directory}, but {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{flag}: the run would be saved in {directory}, but {there} cannot be written to")
+
+
 def fill_defaults(opt: Namespace, data: DataConfig) -> Namespace:
-    """A copy in which what was not given is set: model, hyperparameters, image size. Says what the data YAML set."""
+    """A copy in which what was not given is set: model, hyperparameters, image size; says what the data YAML set. Files
+    of data and hyperparameters are named so that they are found from every directory."""
     opt = Namespace(**vars(opt))
     if not (opt.cfg or opt.weights):
         opt.cfg = DEFAULT_CFG
@@ -42,29 +122,84 @@ def fill_defaults(opt: Namespace, data: DataConfig) -> Namespace:
         if getattr(opt, name) is None and value is not None:
             setattr(opt, name, value)
             LOGGER.info(f"--{name} {value} taken from {data.file}")
-    opt.hyp = opt.hyp or DEFAULT_HYP
+    opt.hyp = str(find_hyp(opt.hyp or DEFAULT_HYP))
     opt.imgsz = opt.imgsz or DEFAULT_IMGSZ
+    opt.data = _absolute_data(opt.data, data)
     return opt
 
 
+def find_hyp(name: str) -> Path:
+    """The absolute path of a hyperparameter YAML, looked for from the working directory, in the repository and in its
+    data/hyps/. Raises InputError with what was tried."""
+    tried = [folder / name for folder in (Path(), ROOT, ROOT / "data" / "hyps")]
+    found = next((path for path in tried if path.is_file()), None)
+    if found is None:
+        raise InputError(f"--hyp: there is no file {name}; tried {', '.join(dict.fromkeys(map(str, tried)))}")
+    return found.resolve()
+
+
+def _absolute_data(given: str, data: DataConfig) -> str:
+    """The data YAML's path; of an archive its own, as the YAML in it says less about where the data lie."""
+    archive = Path(given)
+    if archive.suffix.lower() == ".zip":
+        return str(archive.resolve()) if archive.is_file() else given
+    return str(data.file)
+
+
 def resume_options(opt: Namespace) -> tuple[Namespace, Checkpoint | None]:
-    """With --resume the options and the checkpoint of the run that goes on, else those given and None."""
+    """With --resume the options and the checkpoint of the run that goes on, else those given and None. Raises
+    InputError where there is nothing to go on with."""
     if not opt.resume:
         return opt, None
-    file = newest_run("runs", "last.pt") if opt.resume is True else Path(opt.resume)
-    if file is None:
-        raise InputError("--resume: no last.pt was found below runs/; start a training, or give the file's path")
+    file = _resumed_file(opt.resume)
+    run_dir = _run_directory(file)
     checkpoint = read_checkpoint(file)
     if not checkpoint.training:
         raise InputError(f"--resume: {file} holds weights alone; a last.pt of a run of ours was expected")
-    options = dict(checkpoint.info["opt"], resume=str(file), save_dir=str(file.resolve().parents[1]))
+    options = dict(checkpoint.info["opt"], resume=str(file), save_dir=str(run_dir))
     kept = {name: getattr(opt, name) for name in opt.given if name in KEPT_ON_RESUME}
-    ignored = sorted(set(opt.given) - set(KEPT_ON_RESUME) - {"resume"})
+    ignored = sorted(set(opt.given) - {*KEPT_ON_RESUME, "resume", "exist_ok"})  # it writes where it is in any case
     if ignored:
         LOGGER.warning(f"--resume takes these from {file}, what was given is ignored: {', '.join(ignored)}")
     options.update(kept, given=opt.given)
-    done = checkpoint.training["epoch"] + 1
-    if done >= options["epochs"]:
-        raise InputError(f"--resume: {file} is finished ({done} epochs); --epochs N with more of them extends it")
-    LOGGER.info(f"Resuming {file} at epoch {done}")
+    _check_unfinished(file, checkpoint.training, epochs=options["epochs"], patience=options["patience"])
+    LOGGER.info(f"Resuming {file} at epoch {checkpoint.training['epoch'] + 1}")
     return Namespace(**options), checkpoint
+
+
+def _resumed_file(resume: str | bool) -> Path:
+    """The checkpoint that --resume means: the newest, the one given, or last.pt of the run given."""
+    file = newest_run("runs", "last.pt") if resume is True else Path(resume)
+    if file is None:
+        raise InputError("--resume: no last.pt was found below runs/; start a training, or give the file's path")
+    if file.is_dir():
+        file = file / "weights" / "last.pt"
+    if not file.is_file():
+        raise InputError(f"--resume: there is no file {file}; a run's weights/last.pt or its directory was expected")
+    return file
+
+
+def _run_directory(file: Path) -> Path:
+    """The directory of the run that a checkpoint lies in. Raises InputError where it lies elsewhere: the training would
+    write there."""
+    weights = file.parent.resolve()
+    if weights.name != "weights" or not (weights.parent / "opt.yaml").is_file():
+        raise InputError(
+            f"--resume: {file} does not lie in a run's directory, as <run>/weights/<name>.pt with <run>/opt.yaml; "
+            "put it back there, or start a new run from it with --weights"
+        )
+    return weights.parent
+
+
+def _check_unfinished(file: Path, training: dict[str, Any], *, epochs: int, patience: int) -> None:
+    """Raises InputError where a run has had its epochs, or `patience` epochs without a better fitness."""
+    done = training["epoch"] + 1
+    if done >= epochs:
+        raise InputError(f"--resume: {file} is finished ({done} epochs); --epochs N with more of them extends it")
+    idle = training["epoch"] - training["best_epoch"]
+    validated = training["best_fitness"] >= 0  # without that nothing is known of its fitness
+    if validated and patience and idle >= patience:
+        raise InputError(
+            f"--resume: {file} stopped early: no better fitness in {idle} epochs, the patience is {patience}; "
+            f"--patience N with more than {idle} (or 0: never stop) extends it"
+        )

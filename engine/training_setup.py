@@ -2,7 +2,7 @@
 trainer.py. Everything that the user gave is checked here, before the run directory is made."""
 
 from argparse import Namespace
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from engine.inputs import whole_strides
 from engine.pictures import TrainingPictures
-from engine.training_options import check_options, fill_defaults, resume_options
+from engine.training_options import check_writable, checked_options, fill_defaults, resume_options
 from engine.validator import Metrics
 from models.common import dynamic_layers
 from models.spread import spread_kernels
@@ -90,7 +90,7 @@ class TrainState:
             "optimizer": self.optimizer,
             "epoch": epoch,
             "best_fitness": self.best_fitness,
-            "info": {"opt": options},
+            "info": {"opt": options, "hyp": asdict(self.hyp)},
             "training": {
                 "scaler": self.scaler.state_dict(),
                 "best_epoch": self.stopper.best_epoch,
@@ -103,11 +103,17 @@ class TrainState:
 
 def prepare(opt: Namespace) -> TrainState:
     """Options -> everything that a training needs, with its run directory. Raises InputError where they don't fit."""
-    opt, checkpoint = resume_options(opt)
-    check_options(opt)
+    opt, checkpoint = resume_options(checked_options(opt))
+    if checkpoint:
+        check_writable(Path(opt.save_dir), "--resume")
+    else:
+        check_writable(Path(opt.project) / opt.name, "--project")
     data = training_data(opt)
-    opt = fill_defaults(opt, data)
-    hyp = replace(load_hyp(opt.hyp), label_smoothing=opt.label_smoothing)
+    if checkpoint:
+        hyp = load_hyp(checkpoint.info.get("hyp") or Path(opt.save_dir) / "hyp.yaml")
+    else:
+        opt = fill_defaults(opt, data)
+        hyp = replace(load_hyp(opt.hyp), label_smoothing=opt.label_smoothing)
     device = select_device(opt.device, opt.batch_size)
     seed_everything(opt.seed, opt.deterministic)
     model = build_network(opt, data, hyp, checkpoint)
@@ -271,7 +277,8 @@ def begin_run(state: TrainState, *, resumed: bool) -> None:
     options = {key: value for key, value in vars(state.opt).items() if key != "given"}
     state.opt.save_dir = options["save_dir"] = str(state.run_dir)
     (state.run_dir / "opt.yaml").write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
-    save_hyp(state.hyp, state.run_dir / "hyp.yaml")
+    if not resumed:
+        save_hyp(state.hyp, state.run_dir / "hyp.yaml")
     listeners = [CsvLogger(state.run_dir / "results.csv", resume=resumed), TensorBoardLogger(state.run_dir)]
     if not state.opt.noplots:
         listeners.append(TrainingPictures(state.run_dir, state.data.names))

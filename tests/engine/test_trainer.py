@@ -105,17 +105,6 @@ def test_resumed_run_ends_as_an_unbroken_one(tiny):
     assert results(broken) == results(whole)
 
 
-def test_finished_run_is_refused_and_can_be_extended(tiny, data):
-    run_dir = tiny(epochs=1)
-    last = run_dir / "weights" / "last.pt"
-    with pytest.raises(InputError, match="is finished .1 epochs.; --epochs N"):
-        train.run(resume=str(last))
-    train.run(resume=str(last), epochs=2)
-    assert len(results(run_dir)) == 2
-    with pytest.raises(InputError, match="holds weights alone"):
-        train.run(resume=str(run_dir / "weights" / "best.pt"))
-
-
 @pytest.mark.parametrize(
     "options",
     [
