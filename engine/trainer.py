@@ -1,6 +1,7 @@
 """The training loop: epochs of batches, each validated, recorded and saved. What it works on is built in
 training_setup.py; pictures and logs are callbacks."""
 
+import shlex
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -29,6 +30,17 @@ def train(opt: Namespace) -> Metrics:
     state = prepare(opt)
     state.callbacks.run("on_train_start")
     started = time.time()
+    try:
+        done = train_epochs(state)
+    except KeyboardInterrupt:
+        tell_of_interruption(state)
+        raise
+    LOGGER.info(f"\n{done} epochs completed in {(time.time() - started) / 3600:.3f} hours.")
+    return finish(state)
+
+
+def train_epochs(state: TrainState) -> int:
+    """All epochs that are left, or as many as early stopping lets pass. Returns how many were trained."""
     for epoch in range(state.start_epoch, state.opt.epochs):
         begin_epoch(state, epoch)
         losses = train_one_epoch(state, state.train_loader, epoch)
@@ -44,8 +56,16 @@ def train(opt: Namespace) -> Metrics:
                 f"{state.stopper.best_epoch}. --patience N waits longer, --patience 0 never stops."
             )
             break
-    LOGGER.info(f"\n{epoch + 1 - state.start_epoch} epochs completed in {(time.time() - started) / 3600:.3f} hours.")
-    return finish(state)
+    return epoch + 1 - state.start_epoch
+
+
+def tell_of_interruption(state: TrainState) -> None:
+    """What is left after Ctrl+C, and how to go on with it."""
+    if state.resumable:
+        command = shlex.join(["python", "train.py", "--resume", str(state.resumable)])
+        LOGGER.info(f"\nThe last complete epoch is saved in {state.resumable}; to go on: {command}")
+    else:
+        LOGGER.info(f"\nNo epoch was saved yet in {state.run_dir}: there is nothing to go on with.")
 
 
 def begin_epoch(state: TrainState, epoch: int) -> None:
@@ -160,7 +180,8 @@ def save(state: TrainState, epoch: int) -> None:
         names.append(f"epoch{epoch + 1}.pt")
     for name in names:
         save_checkpoint(state.run_dir / "weights" / name, **state.snapshot(epoch))
-    state.callbacks.run("on_model_save", epoch=epoch, file=state.run_dir / "weights" / "last.pt", best=state.is_best)
+    state.resumable = state.run_dir / "weights" / "last.pt"
+    state.callbacks.run("on_model_save", epoch=epoch, file=state.resumable, best=state.is_best)
 
 
 def finish(state: TrainState) -> Metrics:

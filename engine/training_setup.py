@@ -66,6 +66,7 @@ class TrainState:
     best_fitness: float = -1.0
     last_step: int = -1  # the last step after which the optimizer moved
     temperature: float = 1.0
+    resumable: Path | None = None  # the checkpoint that --resume would go on with
     is_best: bool = False
     metrics: Metrics | None = None  # of the last validation
     clip_norm: float | None = CLIP_NORM
@@ -202,14 +203,19 @@ def fit_anchors(model: DetectionModel, loader: DataLoader, hyp: Hyp, imgsz: int)
 
 
 def freeze(model: DetectionModel, layers: list[int]) -> None:
-    """--freeze: [N] stops the first N layers from training, a longer list those layers."""
+    """--freeze: [N] stops the first N layers from training, a longer list those layers. Raises InputError for numbers
+    that the model does not have, and where nothing is left to train."""
+    given, last = " ".join(map(str, layers)), len(model.model) - (len(layers) > 1)
+    if not all(0 <= number <= last for number in layers):
+        what = "layers are numbered" if len(layers) > 1 else "as many layers can be frozen:"
+        raise InputError(f"--freeze {given}: {what} 0 to {last} in this model")
     frozen = range(layers[0]) if len(layers) == 1 else layers
     prefixes = tuple(f"model.{number}." for number in frozen)
     for name, parameter in model.named_parameters():
         if name.startswith(prefixes):
             parameter.requires_grad = False
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError(f"--freeze {' '.join(map(str, layers))} leaves nothing to train: the model has no more layers")
+        raise InputError(f"--freeze {given} leaves nothing to train: the model has no more layers")
     if prefixes:
         LOGGER.info(f"Frozen layers: {', '.join(map(str, frozen))}")
 
@@ -269,6 +275,7 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
     state.stopper.best_fitness, state.stopper.best_epoch = saved["best_fitness"], saved["best_epoch"]
     state.last_step = saved["last_step"]
     state.class_maps = np.asarray(saved["class_maps"])
+    state.resumable = checkpoint.file
 
 
 def begin_run(state: TrainState, *, resumed: bool) -> None:

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 import train
+from engine import trainer
 from engine.trainer import rescaled
 from models.weights import load_model, read_checkpoint
 from utils.errors import InputError
@@ -156,6 +157,25 @@ def test_freeze_keeps_layers(tiny, tmp_path):
     assert kept == {key for key in weights if key.startswith(("model.0.", "model.1.", "model.2."))}
 
 
+@pytest.mark.parametrize(("stop_at", "saved"), [(0, False), (1, True)])
+def test_ctrl_c_tells_how_to_go_on(stop_at, saved, tiny, tmp_path, monkeypatch, capfd):
+    tiny(name="my run")  # an older one, whose last.pt is not this run's until the first epoch is saved
+
+    def interrupted(state, epoch):
+        if epoch == stop_at:
+            raise KeyboardInterrupt
+        trainer_begin_epoch(state, epoch)
+
+    trainer_begin_epoch = trainer.begin_epoch
+    monkeypatch.setattr(trainer, "begin_epoch", interrupted)
+    capfd.readouterr()
+    with pytest.raises(KeyboardInterrupt):
+        tiny(epochs=3, name="my run")
+    command = f"python train.py --resume '{tmp_path / 'runs' / 'my run' / 'weights' / 'last.pt'}'"
+    log = capfd.readouterr().err
+    assert (command in log, "No epoch was saved yet" in log) == (saved, not saved)
+
+
 def test_nosave_and_noval_do_the_last_epoch_only(tiny):
     run_dir = tiny(epochs=3, nosave=True, noval=True)
     assert {path.name for path in (run_dir / "weights").iterdir()} == {"last.pt", "best.pt"}
@@ -199,6 +219,11 @@ def test_multi_scale_stays_within_half_and_one_and_a_half(imgsz):
         ({"epohcs": 3}, "epohcs"),
         ({"label_smoothing": 2.0}, "--label-smoothing"),
         ({"freeze": [7]}, "--freeze 7 leaves nothing to train"),
+        ({"freeze": [8]}, "--freeze 8: as many layers can be frozen: 0 to 7 in this model"),
+        ({"freeze": [-1]}, "--freeze -1: as many layers can be frozen: 0 to 7 in this model"),
+        ({"freeze": [0, 7]}, "--freeze 0 7: layers are numbered 0 to 6 in this model"),
+        ({"freeze": [-1, 2]}, "--freeze -1 2: layers are numbered 0 to 6 in this model"),
+        ({"seed": -1}, "--seed"),
     ],
     ids=str,
 )
