@@ -16,6 +16,7 @@ from models.yolo import DetectionModel
 from utils.log import LOGGER
 
 MIN_STRIDE = 32
+USUAL_SIDE = 640  # pixels of the image for which YOLOv5 tells the cost, whatever a model is trained at
 
 
 class Summary(NamedTuple):
@@ -25,9 +26,11 @@ class Summary(NamedTuple):
     parameters: int
     gradients: int  # parameters that are trained
     gflops: float | None  # for one image; None where thop is not installed
+    imgsz: int = USUAL_SIDE  # of that image, pixels
 
     def __str__(self) -> str:
         cost = "" if self.gflops is None else f", {self.gflops:.1f} GFLOPs"
+        cost += f" at {self.imgsz} pixels" if cost and self.imgsz != USUAL_SIDE else ""
         return f"{self.layers} layers, {self.parameters} parameters, {self.gradients} gradients{cost}"
 
 
@@ -45,19 +48,23 @@ class DynamicCost(NamedTuple):
         return f"{self.name.removeprefix('model.')} Dynamic_conv2d ({channels})"
 
 
-def model_summary(model: DetectionModel, imgsz: int = 640) -> Summary:
+def model_summary(model: DetectionModel, imgsz: int = USUAL_SIDE) -> Summary:
     """Counts a model, which stays as it is, for square images of imgsz pixels."""
     return Summary(
         layers=sum(1 for _ in model.modules()),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         gradients=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         gflops=gflops(model, imgsz),
+        imgsz=imgsz,
     )
 
 
-def log_summary(model: DetectionModel, imgsz: int = 640, *, name: str | Path = "Model", table: bool = True) -> Summary:
+def log_summary(
+    model: DetectionModel, imgsz: int = USUAL_SIDE, *, name: str | Path = "Model", table: bool = True
+) -> Summary:
     """Logs the table of layers, below it what dynamic ones cost (neither without `table`), and the line `YOLOv5n
-    summary: ... layers, ...`. name: what the line calls the model; of a path, such as the model YAML's, the stem."""
+    summary: ... layers, ...`, which says imgsz where it is not 640.
+    name: what the line calls the model; of a path, such as the model YAML's, the stem."""
     if table:
         LOGGER.info("\n".join([model_table(model), *dynamic_table(model, imgsz)]))
     summary = model_summary(model, imgsz)
@@ -74,7 +81,7 @@ def model_table(model: DetectionModel) -> str:
     return "\n".join(lines)
 
 
-def dynamic_table(model: DetectionModel, imgsz: int = 640) -> list[str]:
+def dynamic_table(model: DetectionModel, imgsz: int = USUAL_SIDE) -> list[str]:
     """A heading and one line a dynamic convolution; no lines for a static model."""
     costs = dynamic_costs(model, imgsz)
     if not costs:
@@ -85,7 +92,7 @@ def dynamic_table(model: DetectionModel, imgsz: int = 640) -> list[str]:
     return [f"Dynamic layers: {len(costs)}, {total}", *lines]
 
 
-def dynamic_costs(model: DetectionModel, imgsz: int = 640) -> list[DynamicCost]:
+def dynamic_costs(model: DetectionModel, imgsz: int = USUAL_SIDE) -> list[DynamicCost]:
     """The cost of every dynamic convolution for one square image, counted as in `gflops`, in the model's order; needs
     no thop. The model stays as it is."""
     shapes, image, scale = _shapes_only(model, imgsz)
@@ -106,7 +113,7 @@ def dynamic_costs(model: DetectionModel, imgsz: int = 640) -> list[DynamicCost]:
     ]
 
 
-def gflops(model: DetectionModel, imgsz: int = 640) -> float | None:
+def gflops(model: DetectionModel, imgsz: int = USUAL_SIDE) -> float | None:
     """Billions of operations (two for each multiply-add) for one square image, as v6.1 prints them: thop's count of
     convolutions, batch normalisations, linear layers and upsampling. Shapes are counted, nothing is computed. An imgsz
     that is no multiple of the stride is scaled by area from the next one. None, and a log line, without thop.

@@ -173,6 +173,11 @@ def test_the_look_of_table_and_line(nano, monkeypatch):
     assert model_table(nano) == lines[0]
 
 
+@pytest.mark.parametrize(("imgsz", "cost"), [(640, "4.6 GFLOPs"), (320, "1.1 GFLOPs at 320 pixels")])
+def test_a_size_that_is_not_the_usual_one_is_told(nano, imgsz, cost):
+    assert str(model_summary(nano, imgsz)).split(", ")[-1] == cost
+
+
 def test_without_thop_the_rest_is_told(nano, monkeypatch):
     monkeypatch.setitem(sys.modules, "thop", None)
     summary = model_summary(nano)
