@@ -147,12 +147,12 @@ def build_network(opt: Namespace, data: DataConfig, hyp: Hyp, checkpoint: Checkp
     static kernels spread over the kernels of dynamic layers."""
     if checkpoint:
         model = DetectionModel(checkpoint.yaml, names=checkpoint.names)
-        log_summary(model, opt.imgsz, name=Path(opt.cfg or opt.weights).stem)
+        log_summary(model, name=Path(opt.cfg or opt.weights).stem)
         return model
     start = read_checkpoint(opt.weights) if opt.weights else None
     anchors = round(hyp.anchors) if hyp.anchors else None
     model = DetectionModel(opt.cfg or start.yaml, nc=data.nc, anchors=anchors, names=data.names)
-    log_summary(model, opt.imgsz, name=Path(opt.cfg or opt.weights).stem)
+    log_summary(model, name=Path(opt.cfg or opt.weights).stem)
     if start:
         if hyp.kernel_noise != OFF:
             rng = np.random.default_rng(opt.seed)

@@ -12,7 +12,6 @@ from engine.trainer import begin_epoch, optimizer_step, train_one_epoch
 from engine.training_setup import CLIP_NORM, TrainState, fit_anchors, prepare
 from models.common import dynamic_layers
 from models.yolo import DetectionModel
-from tests.conftest import ROOT
 from tests.engine.conftest import CFG
 from utils.autoanchor import best_possible_recall
 from utils.hyp import load_hyp
