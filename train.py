@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=16, help="images a step (default 16)")
     add("--imgsz", "--img", "--img-size", type=int, help="side in pixels (default: the data YAML's own, else 640)")
     add("--rect", action="store_true", help="rectangular batches sorted by aspect ratio: no mosaic, no shuffle")
-    add("--resume", nargs="?", const=True, default=False, help="go on from the newest last.pt, or from the one given")
+    add("--resume", nargs="?", const=True, default=False, help="go on with the newest run, or with this last.pt or run")
     add("--nosave", action="store_true", help="save the last epoch only")
     add("--noval", action="store_true", help="validate the last epoch only")
     add("--noplots", action="store_true", help="make no pictures")

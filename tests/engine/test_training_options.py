@@ -142,14 +142,25 @@ def test_finished_run_is_refused_and_can_be_extended(tiny, data):
 def test_a_resumed_run_keeps_its_hyperparameters(tiny, still):
     """Whatever has become of the file they came from."""
     run_dir = tiny(hyp=still, label_smoothing=0.25)
-    last, written = run_dir / "weights" / "last.pt", (run_dir / "hyp.yaml").read_text()
+    last = run_dir / "weights" / "last.pt"
     hyp = load_hyp(run_dir / "hyp.yaml")
+    (run_dir / "hyp.yaml").write_text("a note of mine")
     Path(still).write_text(yaml.safe_dump(yaml.safe_load(LOW.read_text()) | {"box": 0.5}))
     assert prepare(options(resume=str(last), epochs=2)).hyp == hyp
     Path(still).unlink()
     assert prepare(options(resume=str(last), epochs=2)).hyp == hyp
     assert (hyp.lr0, hyp.label_smoothing) == (0, 0.25)
-    assert (run_dir / "hyp.yaml").read_text() == written
+    assert (run_dir / "hyp.yaml").read_text() == "a note of mine"
+
+
+def test_a_checkpoint_without_hyperparameters_is_resumed_with_those_beside_it(tiny, still):
+    """As runs of our first trainings are."""
+    run_dir = tiny(hyp=still)
+    last = run_dir / "weights" / "last.pt"
+    content = torch.load(last, weights_only=True)
+    del content["info"]["hyp"]
+    torch.save(content, last)
+    assert prepare(options(resume=str(last), epochs=2)).hyp == load_hyp(run_dir / "hyp.yaml")
 
 
 def test_a_run_is_resumed_where_it_lies(tiny, tmp_path):
