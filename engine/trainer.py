@@ -36,25 +36,30 @@ def train(opt: Namespace) -> Metrics:
         tell_of_interruption(state)
         raise
     LOGGER.info(f"\n{done} epochs completed in {(time.time() - started) / 3600:.3f} hours.")
-    return finish(state)
+    metrics = finish(state)
+    state.callbacks.run("teardown")
+    return metrics
 
 
 def train_epochs(state: TrainState) -> int:
-    """All epochs that are left, or as many as early stopping lets pass. Returns how many were trained."""
+    """All epochs that are left, or as many as early stopping and callbacks let pass. Returns how many were trained."""
     for epoch in range(state.start_epoch, state.opt.epochs):
         begin_epoch(state, epoch)
         losses = train_one_epoch(state, state.train_loader, epoch)
+        state.callbacks.run("on_train_epoch_end", epoch=epoch)
         final = epoch + 1 == state.opt.epochs or state.stopper.possible_stop
         if final or not state.opt.noval:
             state.metrics = validate_ema(state)
-        stop = record(state, epoch, losses)
+        plateau = record(state, epoch, losses)
+        stop = plateau or state.callbacks.stop_training
         if final or stop or not state.opt.nosave:
             save(state, epoch)
-        if stop:
+        if plateau:
             LOGGER.info(
                 f"Stopped early: no better fitness in {state.opt.patience} epochs; the best was epoch "
                 f"{state.stopper.best_epoch}. --patience N waits longer, --patience 0 never stops."
             )
+        if stop:
             break
     return epoch + 1 - state.start_epoch
 

@@ -232,10 +232,13 @@ def half_type(device: torch.device) -> torch.dtype | None:
 
 
 def trained_on(checkpoint: Checkpoint) -> str | None:
-    """The data YAML that the weights were trained on, where they tell, and says so."""
-    data = checkpoint.info.get("opt", {}).get("data")
-    if data:
-        LOGGER.info(f"--data {data} is what {checkpoint.file} was trained on")
+    """The data YAML that the weights were trained on, where they tell, and says so. On another machine the path may not
+    be there: then the name is looked for, as that of a shipped YAML or one in the working directory."""
+    stored = checkpoint.info.get("opt", {}).get("data")
+    if not stored:
+        return None
+    data = stored if Path(stored).exists() else Path(stored).name
+    LOGGER.info(f"--data {data} is what {checkpoint.file} was trained on")
     return data
 
 

@@ -248,3 +248,21 @@ def test_kernel_noise_of_minus_one_leaves_the_dynamic_layers_to_chance(tiny, sha
     log = capfd.readouterr().err
     assert "Spread" not in log
     assert "Transferred 330/347 items" in log  # nor the weight and bias of two layers
+
+
+def test_a_callback_can_end_the_training(tiny, monkeypatch):
+    seen = []
+
+    def with_listener(opt):
+        state = prepare(opt)
+        for hook in ("on_train_epoch_end", "teardown"):
+            state.callbacks.register(hook, lambda hook=hook, **_: seen.append(hook))
+        state.callbacks.register("on_fit_epoch_end", lambda **_: setattr(state.callbacks, "stop_training", True))
+        return state
+
+    prepare = trainer.prepare
+    monkeypatch.setattr(trainer, "prepare", with_listener)
+    run_dir = tiny(epochs=3)
+    assert len(results(run_dir)) == 1
+    assert (run_dir / "weights" / "last.pt").exists()
+    assert seen == ["on_train_epoch_end", "teardown"]

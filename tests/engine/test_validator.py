@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.validator import Metrics, ValOptions, image_results, validate
+from engine.validator import Metrics, ValOptions, image_results, trained_on, validate
+from models.weights import Checkpoint
 from models.yolo import DetectionModel
 from utils.boxes import xyxy2xywhn
 from utils.callbacks import HOOKS, Callbacks
@@ -178,3 +179,11 @@ def test_a_model_trains_on_after_its_validation():
     loss, _ = loss_fn(model(batch.images / 255), batch.targets)
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [({}, None), ({"data": __file__}, __file__), ({"data": "/elsewhere/digits.yaml"}, "digits.yaml")],
+)
+def test_data_of_another_machine_is_looked_for_by_name(options, found):
+    assert trained_on(Checkpoint(Path("best.pt"), "ours", {}, {}, {}, info={"opt": options})) == found
