@@ -13,6 +13,7 @@ from utils.log import LOGGER
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRED = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head")
 OPTIONAL = ("ch",)
+ANCHOR_SETS = ROOT / "models" / "hub" / "anchors.yaml"
 
 
 def find_model_yaml(cfg: str | Path) -> Path:
@@ -66,9 +67,20 @@ def _is_row(row: Any) -> bool:
     return isinstance(row, list) and len(row) == 4 and all(map(isinstance, row, types))
 
 
+def named_anchors(name: str, where: str) -> list[list[float]]:
+    """A set of models/hub/anchors.yaml. Raises InputError with the known names."""
+    known = yaml.safe_load(ANCHOR_SETS.read_text(encoding="utf-8"))
+    if name not in known:
+        raise InputError(f"{where}: no anchors are called {name!r}; known are {', '.join(known)}")
+    return known[name]
+
+
 def check_anchors(anchors: Any, where: str) -> list[list[float]] | int:
-    """Anchors as a list of levels, each a flat list of as many (width, height) pairs, pixels; or the number of anchors
-    a level (a float, as in hyperparameter files, is rounded). Raises InputError otherwise."""
+    """Anchors as a list of levels, each a flat list of as many (width, height) pairs, pixels, which may be given by the
+    name of a set; or the number of anchors a level (a float, as in hyperparameter files, is rounded). Raises InputError
+    otherwise."""
+    if isinstance(anchors, str):
+        anchors = named_anchors(anchors, where)
     if isinstance(anchors, int | float) and round(anchors) >= 1:
         return round(anchors)
     flat = isinstance(anchors, list) and anchors and all(isinstance(level, list) and level for level in anchors)
