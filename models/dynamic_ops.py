@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CACHE = 16e6  # bytes in the kernels of all samples from which a CPU is faster sample by sample
+MANY_PRODUCTS = 20e6  # in a sample's 1x1, from which a CPU's float32 convolution beats its batched matrix product
 KERNEL_HEAVY = 4  # numbers in a kernel for each number in an image from which the kernel's memory order counts
 
 
@@ -128,15 +129,23 @@ def dynamic_conv2d(
 
 def fitting_formulation(x: Tensor, weight: Tensor) -> str:
     """The name of the fastest formulation for x (B, C, H, W) and weight (K, O, C / groups, k, k), as
-    benchmarks/dynamic_conv.py measured them; larger kernels than 1x1 are "stacked" where only that works: for an empty
-    batch and while the call is traced or exported."""
-    if weight.shape[-2:] == (1, 1):
-        return "matmul"
+    benchmarks/dynamic_conv.py measured them. For an empty batch and while the call is traced or exported, only "matmul"
+    (1x1) and "stacked" (larger kernels) work."""
+    is_pointwise = weight.shape[-2:] == (1, 1)
     if torch.jit.is_tracing() or torch.compiler.is_exporting() or x.shape[0] == 0:
-        return "stacked"
+        return "matmul" if is_pointwise else "stacked"
+    if is_pointwise:
+        return "loop" if _has_many_products(x, weight) else "matmul"
     kernels = x.shape[0] * weight[0].numel() * x.element_size()  # bytes: under autocast, x has the type of the product
     beyond_cache = x.device.type == "cpu" and kernels > CACHE
     return "loop" if x.shape[0] == 1 or beyond_cache else "grouped"
+
+
+def _has_many_products(x: Tensor, weight: Tensor) -> bool:
+    """Whether a 1x1 is large enough for a CPU's float32 convolution to beat its batched matrix product."""
+    products = weight[0].numel() * x.shape[2] * x.shape[3]  # of one sample
+    limit = MANY_PRODUCTS if x.shape[0] > 1 else MANY_PRODUCTS / 2
+    return x.device.type == "cpu" and x.dtype == torch.float32 and products > limit
 
 
 def _is_channels_last(x: Tensor) -> bool:
