@@ -16,6 +16,7 @@ from utils.files import atomic_write
 FEWEST_IMAGES = 10  # fewer say nothing about how images differ
 ALIKE = 0.05  # kernel distance: below it, the mixture is much the same whatever the attention is
 MOVING = 0.1  # variation: on average a tenth of the attention goes to other kernels than in the mean image
+EFFECT = 0.05  # mixture change: below it, the attention varies, but the kernels are too alike for it to matter
 COLLAPSED = 0.9  # mean attention of one kernel
 UNIFORM = 0.97  # entropy; (.35, .25, .2, .2) has .98 and (.4, .3, .2, .1) has .92
 
@@ -92,15 +93,16 @@ class LayerAttention:
 
     @property
     def verdict(self) -> str:
-        """In words: "specialised" (the images get different mixtures), "collapsed to kernel k", "uniform" (all kernels
-        alike in every image), "fixed mixture" (uneven, but the same in every image), "equal kernels" (the attention
-        changes next to nothing), or "too few images". The thresholds stand at the top of this file."""
+        """In words: "specialised" (the images get different mixtures), "little effect" (they do, but of kernels too
+        alike for it to matter), "collapsed to kernel k", "uniform" (all kernels alike in every image), "fixed mixture"
+        (uneven, but the same in every image), "equal kernels" (the attention changes next to nothing), or "too few
+        images". The thresholds stand at the top of this file."""
         if len(self.attention) < FEWEST_IMAGES:
             return "too few images"
         if len(self.gram) > 1 and self.kernel_distance < ALIKE:
             return "equal kernels"
         if self.variation >= MOVING:
-            return "specialised"
+            return "specialised" if self.mixture_change >= EFFECT else "little effect"
         if self.mean.max() >= COLLAPSED:
             return f"collapsed to kernel {self.mean.argmax()}"
         return "uniform" if self.entropy >= UNIFORM else "fixed mixture"

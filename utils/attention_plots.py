@@ -19,7 +19,13 @@ MAX_CLASSES = 12  # rows of bars beside "all images"
 MAX_DOTS = 600  # images drawn as dots
 NUMBERED_SHARE = 0.08  # of a bar's length: narrower parts have no room for their number
 GOOD, MIXED, BAD = "#0b8457", "#b26a00", "#c81e4a"  # verdicts
-VERDICT_COLOURS = {"specialised": GOOD, "fixed mixture": MIXED, "uniform": MIXED, "too few images": SOFT_INK}
+VERDICT_COLOURS = {
+    "specialised": GOOD,
+    "little effect": MIXED,
+    "fixed mixture": MIXED,
+    "uniform": MIXED,
+    "too few images": SOFT_INK,
+}
 GOLDEN_RATIO = 0.6180339887
 
 

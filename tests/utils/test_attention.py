@@ -95,6 +95,11 @@ VERDICTS = {
     "collapsed": (np.tile([0.02, 0.02, 0.95, 0.01], (20, 1)), ORTHOGONAL, "collapsed to kernel 2"),
     "uneven": (np.tile([0.1, 0.3, 0.1, 0.5], (20, 1)), ORTHOGONAL, "fixed mixture"),
     "switch": (np.tile([[0.9, 0.1, 0, 0], [0.1, 0.9, 0, 0]], (10, 1)), ORTHOGONAL, "specialised"),
+    "alike": (
+        np.tile([[0.9, 0.1, 0, 0], [0.1, 0.9, 0, 0]], (10, 1)),
+        np.full((4, 4), 0.995) + 0.005 * np.eye(4),
+        "little effect",
+    ),
     "equal": (np.tile([[0.9, 0.1, 0, 0], [0.1, 0.9, 0, 0]], (10, 1)), np.ones((4, 4)), "equal kernels"),
 }
 
