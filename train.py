@@ -3,7 +3,7 @@
     python train.py                                               the built-in digits, models/yolov5n_dynamic.yaml
     python train.py --cfg models/yolov5_dynamic.yaml --data my.yaml         from scratch
     python train.py --weights yolov5n.pt --data my.yaml --imgsz 320         from trained weights
-    python train.py --resume                                      go on with the newest run that was interrupted
+    python train.py --resume                                      go on with the run below runs/ that was saved last
 
 From Python: `import train; train.run(data="my.yaml", weights="yolov5n.pt", epochs=30)`.
 """

@@ -1,6 +1,6 @@
 """Does dynamic convolution help? Trains every variant on every data set with several seeds, and tabulates the results.
 
-    python -m benchmarks.experiment --bccd ../shared/datasets/bccd/bccd.yaml --weights ../shared/weights/yolov5n.pt
+    python -m benchmarks.experiment --bccd path/to/bccd.yaml --weights yolov5n.pt
     python -m benchmarks.experiment --table            only tabulates what docs/experiment.csv holds
 
 It can be stopped at any moment: a run that is in docs/experiment.csv is not made again. Runs are ordered so that each
@@ -13,6 +13,7 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,9 +22,11 @@ from typing import NamedTuple
 
 import yaml
 
+from benchmarks.pages import PAGE, write_between
+from utils.metrics import fitness
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "experiment.csv"
-PAGE = ROOT / "docs" / "dynamic.md"
 COLUMNS = ("data", "variant", "seed", "epochs", "mAP50", "mAP50-95", "classes", "minutes", "commit")
 
 
@@ -31,14 +34,14 @@ class Variant(NamedTuple):
     """A model and what it changes in the data set's hyperparameters."""
 
     cfg: str
-    hyp: dict[str, float] = {}  # noqa: RUF012  (never written to)
+    hyp: tuple[tuple[str, float], ...] = ()
 
 
-CONSTANT = {"temperature_epochs": -1}  # the temperature stays, as in trainings that follow the tutorials
-FROM_NOTHING = {"kernel_noise": -1}  # the static kernels are not spread over the K kernels
+CONSTANT = (("temperature_epochs", -1),)  # the temperature stays, as in trainings that follow the tutorials
+FROM_NOTHING = (("kernel_noise", -1),)  # the static kernels are not spread over the K kernels
 VARIANTS = {
     "static": Variant("yolov5n.yaml"),
-    "bare, T = 34": Variant("yolov5n_dynamic.yaml", CONSTANT | FROM_NOTHING),
+    "bare, T = 34": Variant("yolov5n_dynamic.yaml", CONSTANT + FROM_NOTHING),
     "bare, annealed": Variant("yolov5n_dynamic.yaml", FROM_NOTHING),
     "DyConv, annealed": Variant("yolov5n_dyconv.yaml", FROM_NOTHING),
     "DyConv, annealed, spread": Variant("yolov5n_dyconv.yaml"),
@@ -47,7 +50,9 @@ VARIANTS = {
 }
 
 
-NOTHING_TO_SPREAD = ("digits", "DyConv, annealed, spread")  # the same as "DyConv, annealed"
+SPREAD = ", spread"  # static kernels are spread over the K kernels: where training starts from static weights
+FROM_SCRATCH = ("digits",)
+LOCK = threading.Lock()  # of docs/experiment.csv
 
 
 class Task(NamedTuple):
@@ -81,9 +86,15 @@ def tasks(options: argparse.Namespace) -> dict[str, Task]:
 
 
 def plan(options: argparse.Namespace, names: list[str]) -> list[Run]:
-    """All runs, seed by seed. Digits are trained from scratch, where there is nothing to spread."""
+    """All runs, seed by seed. From scratch there is nothing to spread, so that two variants may be the same there."""
     every = itertools.product(range(options.seeds), names, VARIANTS)
-    return [Run(data, variant, seed) for seed, data, variant in every if (data, variant) != NOTHING_TO_SPREAD]
+    runs = (Run(data, v.removesuffix(SPREAD) if data in FROM_SCRATCH else v, seed) for seed, data, v in every)
+    return list(dict.fromkeys(runs))
+
+
+def variant_of(run: Run) -> Variant:
+    """The run's row of VARIANTS."""
+    return VARIANTS[run.variant] if run.variant in VARIANTS else VARIANTS[run.variant + SPREAD]
 
 
 def read_results() -> list[dict[str, str]]:
@@ -96,11 +107,11 @@ def read_results() -> list[dict[str, str]]:
 
 def train(run: Run, task: Task, runs: Path) -> None:
     """One training in a process of its own; its result becomes a row of docs/experiment.csv."""
-    variant, started = VARIANTS[run.variant], time.time()
-    name = f"{run.data}_{list(VARIANTS).index(run.variant)}_{run.seed}"
+    variant, commit, started = variant_of(run), current_commit(), time.time()
+    name = f"{run.data} {run.variant} {run.seed}".replace(",", "").replace(" ", "_")
     hyp = runs / f"{name}.yaml"
     given = yaml.safe_load((ROOT / task.hyp).read_text(encoding="utf-8"))
-    hyp.write_text(yaml.safe_dump({**given, **variant.hyp}), encoding="utf-8")
+    hyp.write_text(yaml.safe_dump(given | dict(variant.hyp)), encoding="utf-8")
     command = [sys.executable, "train.py", "--data", task.data, "--hyp", str(hyp), "--cfg", f"models/{variant.cfg}"]
     command += ["--imgsz", str(task.imgsz), "--epochs", str(task.epochs), "--seed", str(run.seed), "--cache", "ram"]
     command += ["--project", str(runs), "--name", name, "--exist-ok", "--noplots", "--workers", "1"]
@@ -109,24 +120,34 @@ def train(run: Run, task: Task, runs: Path) -> None:
     with open(runs / f"{name}.log", "w", encoding="utf-8") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=True, env=environment)
-    record(run, task, runs / name, minutes=(time.time() - started) / 60)
+    record(run, task, runs / name, facts=(f"{(time.time() - started) / 60:.1f}", commit))
 
 
-def record(run: Run, task: Task, run_dir: Path, *, minutes: float) -> None:
+def current_commit() -> str:
+    """The commit that is checked out, with a mark where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def record(run: Run, task: Task, run_dir: Path, *, facts: tuple[str, str]) -> None:
     """Adds the row of the epoch with the best fitness, and each class's AP as the log's last lines tell it."""
     with open(run_dir / "results.csv", encoding="utf-8", newline="") as file:
         epochs = list(csv.DictReader(file))
-    best = max(epochs, key=lambda row: 0.1 * float(row["metrics/mAP_0.5"]) + 0.9 * float(row["metrics/mAP_0.5:0.95"]))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    best = max(reversed(epochs), key=row_fitness)  # the later of equals, as best.pt
     scores = (best["metrics/mAP_0.5"], best["metrics/mAP_0.5:0.95"], class_scores(run_dir.with_suffix(".log")))
-    row = (*run, task.epochs, *scores, f"{minutes:.1f}", commit.strip())
-    is_new = not RESULTS.exists()
-    with open(RESULTS, "a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        if is_new:
+    row = (*run, task.epochs, *scores, *facts)
+    with LOCK, open(RESULTS, "a", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if file.tell() == 0:
             writer.writerow(COLUMNS)
         writer.writerow(row)
     print(*row, sep="  ", flush=True)
+
+
+def row_fitness(row: dict[str, str]) -> float:
+    """The fitness that best.pt is chosen by."""
+    names = ("precision", "recall", "mAP_0.5", "mAP_0.5:0.95")
+    return fitness(*(float(row[f"metrics/{name}"]) for name in names))
 
 
 def class_scores(log: Path) -> str:
@@ -146,10 +167,11 @@ def table(rows: list[dict[str, str]]) -> str:
             "| variant | seeds | mAP50 | mAP50-95 | against static, seed by seed |",
             "|---" * 5 + "|",
         ]
-        scores = {v: {r["seed"]: r for r in rows if (r["data"], r["variant"]) == (data, v)} for v in VARIANTS}
-        for variant, by_seed in scores.items():
-            if by_seed:
-                parts.append(table_row(variant, by_seed, scores["static"]))
+        scores: dict[str, dict[str, dict[str, str]]] = {}
+        for row in rows:
+            if row["data"] == data:
+                scores.setdefault(row["variant"], {})[row["seed"]] = row
+        parts += [table_row(variant, by_seed, scores.get("static", {})) for variant, by_seed in scores.items()]
         parts.append("")
     return "\n".join(parts)
 
@@ -169,15 +191,7 @@ def spread(values: list[float], *, sign: bool = False) -> str:
     return shown + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def write_into_page(text: str) -> None:
-    """Puts the table between the page's two markers."""
-    start, end = "<!-- experiment -->", "<!-- /experiment -->"
-    page = PAGE.read_text(encoding="utf-8")
-    before, after = page.split(start)[0], page.split(end)[1]
-    PAGE.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
-
-
-def parse_opt() -> argparse.Namespace:
+def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bccd", help="data YAML of BCCD; without it digits alone")
@@ -188,7 +202,7 @@ def parse_opt() -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=Path("runs/experiment"), help="where the run directories go")
     parser.add_argument("--table", action="store_true", help="make no training, only the table")
     parser.add_argument("--write", action="store_true", help="also write the table into docs/dynamic.md")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -197,18 +211,19 @@ def main(options: argparse.Namespace) -> None:
         options.runs = options.runs.resolve()
         options.runs.mkdir(parents=True, exist_ok=True)
         known, deadline = tasks(options), time.time() + 60 * options.minutes
-        done = {(row["data"], row["variant"], int(row["seed"])) for row in read_results()}
+        done = {(row["data"], row["variant"], int(row["seed"]), int(row["epochs"])) for row in read_results()}
 
         def start(run: Run) -> None:
             if time.time() < deadline:
                 train(run, known[run.data], options.runs)
 
+        wanted = [run for run in plan(options, list(known)) if (*run, known[run.data].epochs) not in done]
         with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(start, [run for run in plan(options, list(known)) if run not in done]))
+            list(pool.map(start, wanted))
     text = table(read_results())
     print(text)
     if options.write:
-        write_into_page(text)
+        write_between(text, PAGE, name="experiment")
 
 
 if __name__ == "__main__":

@@ -6,21 +6,18 @@ python -m benchmarks.model_cost --write       # and puts it into docs/dynamic.md
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
+from benchmarks.pages import PAGE, write_between
 from benchmarks.timing import Ratio, interleave, machine, medians, ratios
 from models.model_yaml import ROOT
 from models.summary import Summary, model_summary
 from models.yolo import DetectionModel
-from utils.errors import InputError
-from utils.files import atomic_write
 from utils.log import LOGGER
 from utils.torch_utils import to_channels_last_
 
-PAGE = ROOT / "docs" / "dynamic.md"
-START, END = "<!-- cost table -->", "<!-- /cost table -->"
+TABLE = "cost table"  # its markers' name in the page
 KINDS = {"static": "", "dynamic": "_dynamic", "dyconv": "_dyconv"}  # what the model YAML's name ends in
 HEAD = """\
 | model | parameters (M) | GFLOPs | latency (ms) | latency / static (middle half of the rounds) |
@@ -62,24 +59,6 @@ def cost_row(name: str, summary: Summary, seconds: float, relative: Ratio) -> st
     return f"| {name} | {summary.parameters / 1e6:.2f} | {gflops} | {seconds * 1e3:.0f} | {spread} |"
 
 
-def replace_between(text: str, table: str, page: Path) -> str:
-    """The page's text with the table in place of what stands between the two markers. Raises InputError without
-    them."""
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise InputError(f"expected a line {START} and after it a line {END} in {page}")
-    return f"{before}{START}\n{table}\n{END}{after}"
-
-
-def write_table(table: str, page: Path) -> None:
-    """Puts the table between the markers of the page."""
-    text = replace_between(page.read_text(encoding="utf-8"), table, page)
-    with atomic_write(page) as file:
-        file.write(text.encode("utf-8"))
-    LOGGER.info(f"\nwritten into {page}")
-
-
 def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list("nsmlx"), choices=list("nsmlx"), help="model sizes")
@@ -103,7 +82,7 @@ def main(opt: argparse.Namespace) -> None:
     )
     LOGGER.info(f"\n{note}")
     if opt.write:
-        write_table("\n".join([*lines, "", note]), PAGE)
+        write_between("\n".join([*lines, "", note]), PAGE, name=TABLE)
 
 
 if __name__ == "__main__":

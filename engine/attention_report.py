@@ -23,7 +23,7 @@ class AttentionReport:
     def __init__(self, model: nn.Module, names: Mapping[int, str]) -> None:
         self.probe = AttentionProbe(model)
         if not self.probe.layers:
-            raise InputError("--attention: the model has no dynamic layer (Dynamic_conv2d, DyConv, C3Dy) to look into")
+            raise InputError("--attention: the model has no dynamic layer (Dynamic_conv2d, DyConv, C3Dy, C3DyLast)")
         self.names = names
         self._classes: list[list[int]] = []  # of the labels, an image
         self._batches: list[dict[str, Tensor]] = []

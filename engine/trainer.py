@@ -74,7 +74,7 @@ def tell_of_interruption(state: TrainState) -> None:
 
 
 def begin_epoch(state: TrainState, epoch: int) -> None:
-    """Sets what depends on the epoch alone: shuffle, image weights, temperature. The same after a resume."""
+    """Sets shuffle, temperature and, by the last validation, image weights. The same after a resume."""
     state.callbacks.run("on_train_epoch_start", epoch=epoch)
     state.train_loader.sampler.set_epoch(epoch)
     if state.opt.image_weights:
@@ -185,6 +185,7 @@ def save(state: TrainState, epoch: int) -> None:
         names.append(f"epoch{epoch + 1}.pt")
     for name in names:
         save_checkpoint(state.run_dir / "weights" / name, **state.snapshot(epoch))
+    state.has_best = state.has_best or state.is_best
     state.resumable = state.run_dir / "weights" / "last.pt"
     state.callbacks.run("on_model_save", epoch=epoch, file=state.resumable, best=state.is_best)
 
@@ -193,7 +194,7 @@ def finish(state: TrainState) -> Metrics:
     """Strips best.pt to float16 weights and validates it again with pictures; last.pt stays complete, so that the run
     can be extended. Returns the metrics of best.pt."""
     best = state.run_dir / "weights" / "best.pt"
-    if best.exists():
+    if state.has_best:
         strip_optimizer(best)
         LOGGER.info(f"Validating {best} ...")
         state.metrics = validate(

@@ -32,7 +32,7 @@ from utils.hyp import OFF, Hyp, load_hyp, save_hyp
 from utils.log import LOGGER
 from utils.loggers import CsvLogger, TensorBoardLogger
 from utils.loss import DetectionLoss
-from utils.optim import EarlyStopping, Warmup, build_optimizer, lr_lambda, scaled_weight_decay
+from utils.optim import EarlyStopping, Warmup, annealing_epochs, build_optimizer, lr_lambda, scaled_weight_decay
 from utils.torch_utils import amp_dtype, seed_everything, select_device, to_channels_last_
 
 # Of the gradients. It is there for the step that explodes: healthy steps were measured up to 23 when fine-tuning (BCCD)
@@ -68,6 +68,7 @@ class TrainState:
     temperature: float = 1.0
     resumable: Path | None = None  # the checkpoint that --resume would go on with
     is_best: bool = False
+    has_best: bool = False  # whether best.pt is this run's: with --exist-ok an older one may lie there
     metrics: Metrics | None = None  # of the last validation
     clip_norm: float | None = CLIP_NORM
 
@@ -82,6 +83,10 @@ class TrainState:
         """Gradients by parameter name that are gathered, but not stepped with yet."""
         return {name: p.grad.cpu() for name, p in self.model.named_parameters() if p.grad is not None}
 
+    def lasting_hyp(self) -> Hyp:
+        """The hyperparameters as a resumed run needs them: with more epochs the temperature must not rise again."""
+        return replace(self.hyp, temperature_epochs=annealing_epochs(self.opt.epochs, self.hyp))
+
     def snapshot(self, epoch: int) -> dict[str, Any]:
         """What a checkpoint after `epoch` holds: the keyword arguments of models.weights.save_checkpoint."""
         options = {key: value for key, value in vars(self.opt).items() if key != "given"}
@@ -91,7 +96,7 @@ class TrainState:
             "optimizer": self.optimizer,
             "epoch": epoch,
             "best_fitness": self.best_fitness,
-            "info": {"opt": options, "hyp": asdict(self.hyp)},
+            "info": {"opt": options, "hyp": asdict(self.lasting_hyp())},
             "training": {
                 "scaler": self.scaler.state_dict(),
                 "best_epoch": self.stopper.best_epoch,
@@ -276,6 +281,7 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
     state.last_step = saved["last_step"]
     state.class_maps = np.asarray(saved["class_maps"])
     state.resumable = checkpoint.file
+    state.has_best = (checkpoint.file.parent / "best.pt").exists()
 
 
 def begin_run(state: TrainState, *, resumed: bool) -> None:
@@ -286,11 +292,15 @@ def begin_run(state: TrainState, *, resumed: bool) -> None:
     (state.run_dir / "opt.yaml").write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
     if not resumed:
         save_hyp(state.hyp, state.run_dir / "hyp.yaml")
-    listeners = [CsvLogger(state.run_dir / "results.csv", resume=resumed), TensorBoardLogger(state.run_dir)]
+    listeners = [
+        CsvLogger(state.run_dir / "results.csv", resume=resumed),
+        TensorBoardLogger(state.run_dir, first_epoch=state.start_epoch),
+    ]
     if not state.opt.noplots:
         listeners.append(TrainingPictures(state.run_dir, state.data.names))
     for listener in listeners:
         state.callbacks.register_all(listener)
+    state.callbacks.run("on_pretrain_routine_start")
     state.callbacks.run("on_pretrain_routine_end", labels=state.train_loader.dataset.index.rows)
     kind = "bfloat16" if state.amp_dtype is torch.bfloat16 else "float16" if state.amp_dtype else "float32"
     layers = len(dynamic_layers(state.model))

@@ -35,7 +35,7 @@ def mix(parameters: Tensor, attention: Tensor) -> Tensor:
 
 def loop(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, geometry: Geometry) -> Tensor:
     """One convolution a sample, one after the other, for at least one sample: the definition, and what the others are
-    tested against. The fastest for one sample, and where the kernels of all samples exceed the CPU's caches."""
+    tested against. Where it is also the fastest is in `fitting_formulation`."""
     if _is_channels_last(x) and weight[0].numel() > KERNEL_HEAVY * x.shape[1:].numel():
         x = x.contiguous()  # otherwise torch puts each kernel into channels_last order, which is more to copy
     weights = mix(weight, attention).unbind()  # B of (O, C / groups, k, k)

@@ -71,13 +71,14 @@ class CsvLogger:
 
 
 class TensorBoardLogger:
-    """Scalars of every epoch and the run directory's pictures, for `tensorboard --logdir runs/train`."""
+    """Scalars of every epoch and the run directory's pictures, for `tensorboard --logdir runs/train`. What an earlier
+    part of the run wrote from first_epoch on is not shown: those epochs are trained again."""
 
-    def __init__(self, run_dir: str | Path) -> None:
+    def __init__(self, run_dir: str | Path, *, first_epoch: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.run_dir = Path(run_dir)
-        self._writer = SummaryWriter(str(run_dir))
+        self._writer = SummaryWriter(str(run_dir), purge_step=first_epoch or None)
         self._shown: set[Path] = set()
         self._last_epoch = 0
 
@@ -87,6 +88,7 @@ class TensorBoardLogger:
         for name, value in values.items():
             self._writer.add_scalar(name, float(value), epoch)
         self._add_new_pictures()
+        self._writer.flush()  # what follows may be interrupted
 
     def on_train_end(self, **_: Any) -> None:
         """Adds the pictures of the final validation and closes the file."""

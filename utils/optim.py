@@ -174,13 +174,18 @@ class EarlyStopping:
         return idle >= self.patience
 
 
+def annealing_epochs(epochs: int, hyp: Hyp) -> float:
+    """How many of `epochs` the temperature takes to fall to 1; OFF (-1): it stays."""
+    return OFF if hyp.temperature_epochs == OFF else min(hyp.temperature_epochs, epochs / 3)
+
+
 def temperature_at(epoch: int, epochs: int, hyp: Hyp) -> float:
     """The attention temperature of dynamic layers in an epoch: falls evenly from hyp.temperature to 1 within
     hyp.temperature_epochs or a third of all epochs, whichever is shorter; 1 throughout where that is 0, and
     hyp.temperature throughout where it is OFF (-1)."""
-    if hyp.temperature_epochs == OFF:
+    length = annealing_epochs(epochs, hyp)
+    if length == OFF:
         return hyp.temperature
-    length = min(hyp.temperature_epochs, epochs / 3)
     if length <= 0:
         return 1.0
     return max(1.0, hyp.temperature - (hyp.temperature - 1) * epoch / length)

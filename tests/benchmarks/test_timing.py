@@ -2,9 +2,11 @@ import logging
 
 import pytest
 
-from benchmarks import dynamic_conv, model_cost
+from benchmarks import dynamic_conv, experiment, model_cost, pages
 from benchmarks.timing import interleave, machine, medians, ratios
 from utils.errors import InputError
+
+START, END = pages.markers(model_cost.TABLE)
 
 
 @pytest.mark.parametrize(("times", "expected"), [([2.0], (2, 2, 2)), ([2.0, 4.0, 9.0], (2, 2, 2.5))])
@@ -47,17 +49,32 @@ def test_formulations_are_timed(monkeypatch):
 @pytest.mark.slow
 def test_cost_of_models_is_written_between_the_markers(monkeypatch, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"# before\n{model_cost.START}\nold\n{model_cost.END}\nafter\n")
+    page.write_text(f"# before\n{START}\nold\n{END}\nafter\n")
     monkeypatch.setattr(model_cost, "PAGE", page)
     model_cost.main(model_cost.parse_opt(["--models", "n", "--imgsz", "64", "--rounds", "1", "--write"]))
     lines = page.read_text().split("\n")
-    assert lines[:2] == ["# before", model_cost.START]
+    assert lines[:2] == ["# before", START]
     assert [line.split(" | ")[0] for line in lines[4:7]] == ["| yolov5n", "| yolov5n_dynamic", "| yolov5n_dyconv"]
-    assert lines[-4:] == [lines[-4], model_cost.END, "after", ""]
+    assert lines[-4:] == [lines[-4], END, "after", ""]
     assert "old" not in lines
 
 
-@pytest.mark.parametrize("text", ["", model_cost.START, f"{model_cost.END}{model_cost.START}"])
+@pytest.mark.parametrize("text", ["", START, f"{END}{START}"])
 def test_a_page_without_markers_is_left_alone(text):
     with pytest.raises(InputError, match="cost table"):
-        model_cost.replace_between(text, "table", model_cost.PAGE)
+        pages.replace_between(text, "table", page=pages.PAGE, name=model_cost.TABLE)
+
+
+def test_the_experiment_is_planned_seed_by_seed_and_spreads_nothing_from_scratch():
+    runs = experiment.plan(experiment.parse_opt(["--seeds", "2"]), ["digits", "bccd"])
+    assert len(runs) == len(set(runs)) == 2 * (len(experiment.VARIANTS) - 1 + len(experiment.VARIANTS))
+    assert [run.seed for run in runs] == sorted(run.seed for run in runs)
+    assert not [run for run in runs if run.data == "digits" and "spread" in run.variant]
+    assert {experiment.variant_of(run) for run in runs if run.data == "bccd"} == set(experiment.VARIANTS.values())
+
+
+def test_the_experiments_table_pairs_the_seeds():
+    rows = [("static", 0, 0.5), ("static", 1, 0.6), ("bare", 1, 0.7), ("bare", 0, 0.55)]
+    told = [{"data": "d", "variant": v, "seed": str(s), "mAP50": "0.9", "mAP50-95": str(m)} for v, s, m in rows]
+    assert experiment.table([]) == ""
+    assert "| bare | 2 | 0.900 ± 0.000 | 0.625 ± 0.106 | +0.075 ± 0.035 (+0.100, +0.050) |" in experiment.table(told)

@@ -266,3 +266,19 @@ def test_a_callback_can_end_the_training(tiny, monkeypatch):
     assert len(results(run_dir)) == 1
     assert (run_dir / "weights" / "last.pt").exists()
     assert seen == ["on_train_epoch_end", "teardown"]
+
+
+def test_an_older_runs_best_is_not_taken_for_this_ones(tiny, monkeypatch):
+    run_dir = tiny(epochs=1)
+    best = run_dir / "weights" / "best.pt"
+    before = best.read_bytes()
+    scores = iter([0.5, 0.1])  # the last epoch, the only one that is saved, is not the best
+    monkeypatch.setattr(trainer, "fitness", lambda *_: next(scores))
+    tiny(epochs=2, nosave=True)
+    assert best.read_bytes() == before
+
+
+def test_an_extended_run_does_not_heat_up_again(tiny):
+    run_dir = tiny(epochs=3)
+    train.run(resume=str(run_dir), epochs=12)
+    assert [float(row["x/temperature"]) for row in results(run_dir)] == [34] + [1] * 11
