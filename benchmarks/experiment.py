@@ -23,9 +23,9 @@ from typing import NamedTuple
 import yaml
 
 from benchmarks.pages import PAGE, write_between
+from utils.files import ROOT
 from utils.metrics import fitness
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "experiment.csv"
 COLUMNS = ("data", "variant", "seed", "epochs", "mAP50", "mAP50-95", "classes", "minutes", "commit")
 

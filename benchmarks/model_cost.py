@@ -11,9 +11,9 @@ import torch
 
 from benchmarks.pages import PAGE, write_between
 from benchmarks.timing import Ratio, interleave, machine, medians, ratios
-from models.model_yaml import ROOT
 from models.summary import Summary, model_summary
 from models.yolo import DetectionModel
+from utils.files import ROOT
 from utils.log import LOGGER
 from utils.torch_utils import to_channels_last_
 

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from models.model_yaml import ROOT
 from utils.errors import InputError
-from utils.files import atomic_write
+from utils.files import ROOT, atomic_write
 from utils.log import LOGGER
 
 PAGE = ROOT / "docs" / "dynamic.md"

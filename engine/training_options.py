@@ -13,10 +13,9 @@ import torch
 from models.weights import Checkpoint, read_checkpoint
 from utils.data_config import DataConfig
 from utils.errors import InputError
-from utils.files import newest_run
+from utils.files import ROOT, newest_run
 from utils.log import LOGGER
 
-ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_CFG = "models/yolov5n_dynamic.yaml"
 DEFAULT_HYP = "data/hyps/hyp.scratch-low.yaml"
 DEFAULT_IMGSZ = 640  # pixels

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from utils.errors import InputError
+from utils.files import ROOT
 from utils.log import LOGGER
 
-ROOT = Path(__file__).resolve().parents[1]
 REQUIRED = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head")
 OPTIONAL = ("ch",)
 ANCHOR_SETS = ROOT / "models" / "hub" / "anchors.yaml"

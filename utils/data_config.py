@@ -14,10 +14,9 @@ import yaml
 
 from utils.digits import make_digits
 from utils.errors import InputError
-from utils.files import find_file
+from utils.files import ROOT, find_file
 from utils.log import LOGGER
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SPLITS = ("train", "val", "test")
 KEYS = ("path", *SPLITS, "nc", "names", "download", "hyp", "imgsz")
 BUILTIN = "builtin:"
@@ -84,8 +83,8 @@ def _unpack(archive: Path) -> Path:
 
 def _find(path: str | Path) -> Path:
     """The file at `path`, looked for from the working directory, then in the repository and its data/."""
-    from_repository = REPOSITORY / path
-    found = find_file(path, *([REPOSITORY] if from_repository.is_file() else [REPOSITORY / "data"]))
+    from_repository = ROOT / path
+    found = find_file(path, *([ROOT] if from_repository.is_file() else [ROOT / "data"]))
     return found.resolve()
 
 
@@ -137,7 +136,7 @@ def _exists(path: Path) -> bool:
 
 def _places(file: Path, path: str) -> list[Path]:
     """Where a relative path of this YAML may lie: beside the YAML, in the working directory, in the repository."""
-    bases = (file.parent, Path.cwd(), REPOSITORY)
+    bases = (file.parent, Path.cwd(), ROOT)
     return list(dict.fromkeys((base / Path(path).expanduser()).resolve() for base in bases))
 
 

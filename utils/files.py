@@ -11,6 +11,8 @@ from typing import IO
 
 from utils.errors import InputError
 
+ROOT = Path(__file__).resolve().parents[1]  # of the repository
+
 
 def increment_path(path: str | Path, exist_ok: bool = False, mkdir: bool = False) -> Path:
     """The path itself where it is free or `exist_ok`, else the next one of exp, exp2, exp3, ...: one above the highest

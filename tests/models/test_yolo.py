@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from models.common import Conv, DyConv, Fusable
-from models.model_yaml import ANCHOR_SETS, ROOT, read_model_yaml
+from models.model_yaml import ANCHOR_SETS, read_model_yaml
 from models.yolo import BLOCKS, DetectionModel, Model
+from tests.conftest import ROOT
 from utils.errors import InputError
 from utils.hyp import Hyp
 from utils.loss import DetectionLoss

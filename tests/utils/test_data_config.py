@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from utils.data_config import REPOSITORY, load_data_config
+from utils.data_config import load_data_config
 from utils.errors import InputError
+from utils.files import ROOT
 
 GOOD = {"path": ".", "train": "images/train", "val": "images/val", "nc": 2, "names": ["cat", "dog"]}
 
@@ -89,7 +90,7 @@ def test_path_is_looked_for_in_three_places_in_order(place, tmp_path, monkeypatc
         make_folders(folders[name] / "d")
     folders["cwd"].mkdir(exist_ok=True)
     monkeypatch.chdir(folders["cwd"])
-    monkeypatch.setattr("utils.data_config.REPOSITORY", folders["repository"])
+    monkeypatch.setattr("utils.data_config.ROOT", folders["repository"])
     data = load_data_config(write_yaml(folders["yaml"], {**GOOD, "path": "d"}))
     assert data.root == folders[place] / "d"
 
@@ -136,7 +137,7 @@ def test_missing_data_says_what_was_tried_and_what_to_do(download, told, tmp_pat
     file = write_yaml(tmp_path / "y", {**GOOD, "path": "d", "download": download})
     with pytest.raises(InputError, match=told) as caught:
         load_data_config(file)
-    for place in (tmp_path / "y", tmp_path, REPOSITORY):
+    for place in (tmp_path / "y", tmp_path, ROOT):
         assert str(place / "d" / "images" / "val") in str(caught.value)
     assert [item.name for item in tmp_path.rglob("*")] == ["y", "set.yaml"]
 
@@ -199,7 +200,7 @@ def test_shared_sets_load(shared):
 @pytest.mark.parametrize("name", ["coco", "coco128"])
 def test_shipped_yamls_say_what_the_reference_says(name, golden_json):
     golden = golden_json("dataset_facts")["data"][f"{name}.yaml"]
-    ours = yaml.safe_load((REPOSITORY / "data" / f"{name}.yaml").read_text())
+    ours = yaml.safe_load((ROOT / "data" / f"{name}.yaml").read_text())
     for key in ("path", "train", "val", "test", "nc", "names"):
         assert ours.get(key) == golden[key]
     assert ours["download"].startswith("http")
@@ -211,5 +212,5 @@ def test_digits_yaml_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.data_config._exists", lambda path: True)
     for name in ("data/digits.yaml", "digits.yaml"):
         data = load_data_config(name)
-        assert data.root == REPOSITORY / "datasets" / "digits"
-        assert (data.nc, data.imgsz, data.hyp) == (10, 128, REPOSITORY / "data" / "hyps" / "hyp.digits.yaml")
+        assert data.root == ROOT / "datasets" / "digits"
+        assert (data.nc, data.imgsz, data.hyp) == (10, 128, ROOT / "data" / "hyps" / "hyp.digits.yaml")
