@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.inputs import chosen_weights, whole_strides
+from engine.inputs import check_ranges, chosen_weights, whole_strides
 from models.attention_probe import AttentionProbe
 from models.weights import load_model
 from models.yolo import DetectionModel
@@ -29,17 +29,17 @@ from utils.nms import non_max_suppression
 from utils.outputs import AnnotatedSink, CropSink, CsvSink, Found, LabelSink, Sink, WindowSink, can_show, unique_stems
 from utils.plots import plot_feature_maps
 from utils.sources import FileSource, Frame
-from utils.torch_utils import Timer, select_device, to_channels_last_, to_unit_float
+from utils.speed import Speed, StageTimers
+from utils.torch_utils import select_device, to_channels_last_, to_unit_float
 
 SAVING = ("save_txt", "save_csv", "save_crop", "visualize")  # what needs a run directory beside the annotated pictures
-
-
-class Speed(NamedTuple):
-    """Milliseconds a frame."""
-
-    preprocess: float
-    inference: float
-    nms: float
+RANGES = {
+    "conf_thres": (0, 1),
+    "iou_thres": (0, 1),
+    "max_det": (1, inf),
+    "vid_stride": (1, inf),
+    "line_thickness": (1, inf),
+}
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,7 @@ def run(opt: Namespace) -> Detected:
 # ------------------------------------------------------------------------------------------------------------- options
 def check_options(opt: Namespace) -> None:
     """Raises InputError for values out of range, in the words of the flag."""
-    for name in ("conf_thres", "iou_thres"):
-        if not 0 <= getattr(opt, name) <= 1:
-            raise InputError(f"--{name.replace('_', '-')}: expected 0 to 1, got {getattr(opt, name)}")
-    for name in ("max_det", "vid_stride", "line_thickness"):
-        value = getattr(opt, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')}: expected 1 or more, got {value}")
+    check_ranges(opt, RANGES)
     if opt.save_conf and not opt.save_txt:
         raise InputError("--save-conf adds a column to the files of --save-txt: give both")
     sides = image_size(opt)
@@ -141,7 +135,7 @@ class Predictor:
         self.stride = max(int(self.model.stride.max()), 32)
         self.imgsz = whole_strides(image_size(opt), self.stride)
         self.frames = 0
-        self._timers = Speed(*(Timer(self.device) for _ in Speed._fields))
+        self._timers = StageTimers(self.device)
         if self.device.type == "cuda":  # the first pass loads kernels: not to be counted
             self._forward(torch.zeros(1, 3, *self.imgsz, dtype=torch.uint8), None)
 
@@ -198,7 +192,7 @@ class Predictor:
     @property
     def mean_ms(self) -> Speed:
         """Mean milliseconds a picture."""
-        return Speed(*(timer.seconds * 1000 / max(self.frames, 1) for timer in self._timers))
+        return self._timers.mean_ms(self.frames)
 
 
 # ------------------------------------------------------------------------------------------------------------- outputs

@@ -1,11 +1,31 @@
-"""What the engines make of --weights and --imgsz. Not for options of one engine alone."""
+"""What the engines make of --weights, --data and --imgsz, and how they refuse a number. Not for options of one engine
+alone."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import math
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PureWindowsPath
 
+from utils.data_config import find_data_yaml
 from utils.errors import InputError
 from utils.files import newest_run
 from utils.log import LOGGER
+
+DEFAULT_IMGSZ = 640  # pixels
+
+
+def flag_of(name: str) -> str:
+    """batch_size -> --batch-size."""
+    return f"--{name.replace('_', '-')}"
+
+
+def check_ranges(opt: Namespace, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Raises InputError, in the words of the flag, for an option that is not in its range [low, high]; None passes."""
+    for name, (low, high) in ranges.items():
+        value = getattr(opt, name)
+        if value is not None and not low <= value <= high:
+            expected = f"{low} or more" if high == math.inf else f"{low} to {high}"
+            raise InputError(f"{flag_of(name)}: {expected} was expected, got {value}")
 
 
 def chosen_weights(weights: str | Path | Sequence[str | Path] | None) -> Path:
@@ -30,6 +50,22 @@ def chosen_weights(weights: str | Path | Sequence[str | Path] | None) -> Path:
         )
     LOGGER.info(f"--weights {newest} is the newest run's best")
     return newest
+
+
+def data_of_run(stored: str, file: Path, *, remedy: str) -> str:
+    """The data YAML that the checkpoint `file` says it was trained on. On another machine the path may not be there:
+    then one of the same name is taken, from the working directory or the shipped ones, with a warning. Raises
+    InputError without any, and ends with the remedy."""
+    if Path(stored).exists():
+        return stored
+    name = PureWindowsPath(stored).name  # takes both separators
+    told = f"{file} was trained on {stored}, which is not here"
+    try:
+        found = find_data_yaml(name)
+    except InputError as error:
+        raise InputError(f"{told}; looked for by its name alone: {error}. What to do: {remedy}") from error
+    LOGGER.warning(f"{told}: {found} is taken, as it has the same name")
+    return str(found)
 
 
 def whole_strides(sides: tuple[int, ...], stride: int) -> tuple[int, ...]:

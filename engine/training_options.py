@@ -4,12 +4,14 @@ checkpoint of the run that --resume goes on with."""
 import os
 from argparse import Namespace
 from collections.abc import Iterable
+from math import inf
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from engine.inputs import DEFAULT_IMGSZ, check_ranges, data_of_run, flag_of
 from models.weights import Checkpoint, read_checkpoint
 from utils.data_config import DataConfig
 from utils.errors import InputError
@@ -18,12 +20,20 @@ from utils.log import LOGGER
 
 DEFAULT_CFG = "models/yolov5n_dynamic.yaml"
 DEFAULT_HYP = "data/hyps/hyp.scratch-low.yaml"
-DEFAULT_IMGSZ = 640  # pixels
 MAX_SEED = 2**32 - 1
 KEPT_ON_RESUME = ("epochs", "device", "workers", "patience")  # what --resume honours beside the run's own options
 
-AT_LEAST = {"epochs": 1, "batch_size": 1, "workers": 0, "patience": 0, "close_mosaic": 0, "imgsz": 32}
-WHOLE = (*AT_LEAST, "seed", "save_period")
+WHOLE_RANGES = {
+    "epochs": (1, inf),
+    "batch_size": (1, inf),
+    "workers": (0, inf),
+    "patience": (0, inf),
+    "close_mosaic": (0, inf),
+    "imgsz": (32, inf),
+    "save_period": (-1, inf),
+    "seed": (0, MAX_SEED),
+}
+RANGES = {**WHOLE_RANGES, "label_smoothing": (0, 1)}
 TEXTS = ("weights", "cfg", "data", "hyp", "device", "optimizer", "project", "name")
 SWITCHES = (
     "rect", "nosave", "noval", "noplots", "noautoanchor", "image_weights", "multi_scale", "single_cls", "exist_ok",
@@ -37,10 +47,10 @@ def checked_options(opt: Namespace) -> Namespace:
     """A copy with every value of the kind that the command line gives: cache=True is "ram", freeze=3 is [3], paths and
     device=0 are texts. Raises InputError for other kinds and for values out of range, in the words of the flag."""
     opt = Namespace(**vars(opt))
-    for names, of_kind in ((WHOLE, _whole), (TEXTS, _text), (SWITCHES, _switch)):
+    for names, of_kind in ((WHOLE_RANGES, _whole), (TEXTS, _text), (SWITCHES, _switch)):
         for name in names:
             value = getattr(opt, name)
-            setattr(opt, name, None if value is None and name in OPTIONAL else of_kind(_flag(name), value))
+            setattr(opt, name, None if value is None and name in OPTIONAL else of_kind(flag_of(name), value))
     opt.label_smoothing = _number("--label-smoothing", opt.label_smoothing)
     if isinstance(opt.cache, bool):
         opt.cache = "ram" if opt.cache else None
@@ -48,12 +58,9 @@ def checked_options(opt: Namespace) -> Namespace:
     opt.freeze = [_whole("--freeze", layer) for layer in layers]
     if not isinstance(opt.resume, bool):
         opt.resume = _text("--resume", opt.resume)
-    _check_ranges(opt)
+    check_ranges(opt, RANGES)
+    _check_choices(opt)
     return opt
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _whole(flag: str, value: Any) -> int:
@@ -81,15 +88,7 @@ def _switch(flag: str, value: Any) -> bool:
     return value
 
 
-def _check_ranges(opt: Namespace) -> None:
-    for name, least in AT_LEAST.items():
-        value = getattr(opt, name)
-        if value is not None and value < least:
-            raise InputError(f"{_flag(name)}: {least} or more was expected, got {value}")
-    if not 0 <= opt.seed <= MAX_SEED:
-        raise InputError(f"--seed: 0 to {MAX_SEED} was expected, got {opt.seed}")
-    if not 0 <= opt.label_smoothing <= 1:
-        raise InputError(f"--label-smoothing: 0 to 1 was expected, got {opt.label_smoothing}")
+def _check_choices(opt: Namespace) -> None:
     if opt.cache not in CACHES:
         raise InputError(f"--cache: ram or disk was expected, got {opt.cache!r}")
     if not opt.freeze:
@@ -160,7 +159,8 @@ def resume_options(opt: Namespace) -> tuple[Namespace, Checkpoint | None]:
     ignored = sorted(set(opt.given) - {*KEPT_ON_RESUME, "resume", "exist_ok"})  # it writes where it is in any case
     if ignored:
         LOGGER.warning(f"--resume takes these from {file}, what was given is ignored: {', '.join(ignored)}")
-    options.update(kept, given=opt.given)
+    remedy = "put a data YAML of that name into the working directory"
+    options.update(kept, given=opt.given, data=data_of_run(options["data"], file, remedy=remedy))
     _check_unfinished(file, checkpoint.training, epochs=options["epochs"], patience=options["patience"])
     LOGGER.info(f"Resuming {file} at epoch {checkpoint.training['epoch'] + 1}")
     return Namespace(**options), checkpoint

@@ -4,6 +4,7 @@ detector.py."""
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from engine.attention_report import AttentionReport
-from engine.inputs import chosen_weights, whole_strides
+from engine.inputs import DEFAULT_IMGSZ, check_ranges, chosen_weights, data_of_run, whole_strides
 from models.weights import Checkpoint, load_model, read_checkpoint
 from models.yolo import DetectionModel
 from utils.boxes import scale_boxes, xywhn2xyxy
@@ -28,12 +29,20 @@ from utils.loss import DetectionLoss
 from utils.nms import non_max_suppression
 from utils.outputs import label_lines
 from utils.plots import detections_as_targets, plot_images
-from utils.tally import COLUMNS, ImageResult, Metrics, Speed, Tally, report, table_row
-from utils.torch_utils import Timer, amp_dtype, select_device, to_channels_last_, to_unit_float
+from utils.speed import StageTimers
+from utils.tally import COLUMNS, ImageResult, Metrics, Tally, report, table_row
+from utils.torch_utils import amp_dtype, select_device, to_channels_last_, to_unit_float
 
 PICTURED_BATCHES = 3
 DEFAULT_DATA = "data/digits.yaml"
-DEFAULT_IMGSZ = 640  # pixels
+RANGES = {
+    "batch_size": (1, inf),
+    "workers": (0, inf),
+    "max_det": (1, inf),
+    "imgsz": (32, inf),
+    "conf_thres": (0, 1),
+    "iou_thres": (0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ def validate(
     """
     options, callbacks = ValOptions(**options), callbacks or Callbacks()
     device, was_training = next(model.parameters()).device, model.training
-    timers = Speed(*(Timer(device) for _ in Speed._fields))
+    timers = StageTimers(device)
     tally, loss = Tally(len(names), pictures=options.plots), torch.zeros(3)
     model.eval()
     callbacks.run("on_val_start")
@@ -212,13 +221,7 @@ def check_options(opt: Namespace) -> None:
     """Raises InputError for values out of range, in the words of the flag."""
     if opt.task not in SPLITS:
         raise InputError(f"--task: one of {', '.join(SPLITS)} was expected, got {opt.task!r}")
-    for name, least in {"batch_size": 1, "workers": 0, "max_det": 1, "imgsz": 32}.items():
-        value = getattr(opt, name)
-        if value is not None and value < least:
-            raise InputError(f"--{name.replace('_', '-')}: {least} or more was expected, got {value}")
-    for name in ("conf_thres", "iou_thres"):
-        if not 0 <= getattr(opt, name) <= 1:
-            raise InputError(f"--{name.replace('_', '-')}: 0 to 1 was expected, got {getattr(opt, name)}")
+    check_ranges(opt, RANGES)
     if opt.save_conf and not opt.save_txt:
         raise InputError("--save-conf adds a column to the files of --save-txt: give both")
 
@@ -232,13 +235,13 @@ def half_type(device: torch.device) -> torch.dtype | None:
 
 
 def trained_on(checkpoint: Checkpoint) -> str | None:
-    """The data YAML that the weights were trained on, where they tell, and says so. On another machine the path may not
-    be there: then the name is looked for, as that of a shipped YAML or one in the working directory."""
+    """The data YAML that the weights were trained on, where they tell, and says so. Raises InputError where it is not
+    here, nor one of its name."""
     stored = checkpoint.info.get("opt", {}).get("data")
     if not stored:
         return None
-    data = stored if Path(stored).exists() else Path(stored).name
-    LOGGER.info(f"--data {data} is what {checkpoint.file} was trained on")
+    data = data_of_run(stored, checkpoint.file, remedy="name the data YAML with --data")
+    LOGGER.info(f"--data {data}, from {checkpoint.file}")
     return data
 
 

@@ -28,7 +28,7 @@ BUILDING = {
     2: (
         "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml utils/nms utils/loss "
         "utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator utils/figures "
-        "utils/ema utils/digits utils/optim utils/autoanchor utils/loggers utils/coco utils/attention"
+        "utils/ema utils/speed utils/digits utils/optim utils/autoanchor utils/loggers utils/coco utils/attention"
     ),
     3: "models/blocks_dynamic",
     4: (

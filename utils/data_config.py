@@ -81,8 +81,9 @@ def _unpack(archive: Path) -> Path:
     return files[0]
 
 
-def _find(path: str | Path) -> Path:
-    """The file at `path`, looked for from the working directory, then in the repository and its data/."""
+def find_data_yaml(path: str | Path) -> Path:
+    """The file at `path`, a YAML or an archive with one, looked for from the working directory, then in the repository
+    and its data/. Raises InputError with what was tried."""
     from_repository = ROOT / path
     found = find_file(path, *([ROOT] if from_repository.is_file() else [ROOT / "data"]))
     return found.resolve()
@@ -201,7 +202,7 @@ def load_data_config(path: str | Path) -> DataConfig:
     Differs from v6.1: `path` is looked for beside the YAML, then in the working directory, then in the repository;
     `download` is never fetched or run; `nc` may be left out where `names` are given; names may be a mapping.
     """
-    found = _find(path)
+    found = find_data_yaml(path)
     file = _unpack(found) if found.suffix.lower() == ".zip" else found
     content = _read_yaml(file)
     splits = {split: _sources(file, split, content.get(split)) for split in SPLITS}

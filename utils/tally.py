@@ -4,7 +4,6 @@ for running a model: that is engine/validator.py."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from utils.coco import CocoScore
 from utils.curves import plot_confusion_matrix, plot_curves
 from utils.log import LOGGER
 from utils.metrics import AveragePrecision, ConfusionMatrix, ap_per_class, match_detections
+from utils.speed import Speed, StageTimers
 
 IOU_THRESHOLDS = torch.linspace(0.5, 0.95, 10)  # mAP50-95 is the mean over these
 COLUMNS = ("Class", "Images", "Labels", "P", "R", "mAP@.5", "mAP@.5:.95")
@@ -30,14 +30,6 @@ class ClassMetrics:
     recall: float
     map50: float
     map: float
-
-
-class Speed(NamedTuple):
-    """Milliseconds an image."""
-
-    preprocess: float
-    inference: float
-    nms: float
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,7 @@ class Tally:
         """Class ids (m,) of all labels so far."""
         return torch.cat([torch.zeros(0), *self.classes]).numpy().astype(int)
 
-    def metrics(self, names: Mapping[int, str], *, loss: Tensor, timers: Speed) -> Metrics:
+    def metrics(self, names: Mapping[int, str], *, loss: Tensor, timers: StageTimers) -> Metrics:
         """The result over all images so far; loss (3,) and the time spent are passed on."""
         scores, images = self.average_precision(), len(self.correct)
         counts = np.bincount(self.label_classes(), minlength=len(names))
@@ -114,7 +106,7 @@ class Tally:
             per_class=per_class,
             maps=maps,
             loss=tuple(loss.tolist()),
-            speed_ms=Speed(*(1000 * timer.seconds / max(images, 1) for timer in timers)),
+            speed_ms=timers.mean_ms(images),
             images=images,
             labels=int(counts.sum()),
         )

@@ -118,6 +118,25 @@ def test_a_run_can_be_resumed_from_another_directory(tiny, data, tmp_path, monke
     assert len(results(run_dir)) == 2
 
 
+def test_a_run_can_be_resumed_on_another_machine(tiny, data, tmp_path, monkeypatch):
+    """Where neither the data YAML nor the pictures lie in the same place: the YAML is found by its name."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    shutil.copytree(Path(data["data"]).parent, there)
+    (there / "data.yaml").rename(there / "shapes.yaml")
+    described = yaml.safe_load((there / "shapes.yaml").read_text()) | {"path": "."}
+    (there / "shapes.yaml").write_text(yaml.safe_dump(described))
+    run_dir = tiny(data=str(there / "shapes.yaml"))
+    there.rename(here)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"shapes\.yaml, which is not here; .*: put a data YAML of that name into the"):
+        train.run(resume=str(run_dir), epochs=2)
+    assert len(results(run_dir)) == 1
+    monkeypatch.chdir(here)
+    train.run(resume=str(run_dir), epochs=2)
+    assert len(results(run_dir)) == 2
+    assert yaml.safe_load((run_dir / "opt.yaml").read_text())["data"] == str(here / "shapes.yaml")
+
+
 @pytest.mark.parametrize(
     "options", [{"project": "file"}, {"project": "file/below"}, {"name": "file", "exist_ok": True}]
 )

@@ -13,6 +13,7 @@ from models.yolo import DetectionModel
 from utils.boxes import xyxy2xywhn
 from utils.callbacks import HOOKS, Callbacks
 from utils.dataloaders import Batch
+from utils.errors import InputError
 from utils.hyp import load_hyp
 from utils.loss import DetectionLoss
 from utils.tally import table_row
@@ -183,7 +184,13 @@ def test_a_model_trains_on_after_its_validation():
 
 @pytest.mark.parametrize(
     ("options", "found"),
-    [({}, None), ({"data": __file__}, __file__), ({"data": "/elsewhere/digits.yaml"}, "digits.yaml")],
+    [({}, None), ({"data": __file__}, __file__), ({"data": "/elsewhere/digits.yaml"}, str(ROOT / "data/digits.yaml"))],
 )
-def test_data_of_another_machine_is_looked_for_by_name(options, found):
+def test_data_are_those_that_the_weights_were_trained_on(options, found):
     assert trained_on(Checkpoint(Path("best.pt"), "ours", {}, {}, {}, info={"opt": options})) == found
+
+
+def test_without_the_data_that_the_weights_were_trained_on_a_flag_is_advised():
+    checkpoint = Checkpoint(Path("best.pt"), "ours", {}, {}, {}, info={"opt": {"data": "/elsewhere/my.yaml"}})
+    with pytest.raises(InputError, match="best.pt was trained on /elsewhere/my.yaml.*: name the data YAML with --data"):
+        trained_on(checkpoint)

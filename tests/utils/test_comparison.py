@@ -11,7 +11,8 @@ import utils.compare_plots
 from utils.bootstrap import Differences, Interval
 from utils.compare_plots import plot_comparison
 from utils.comparison import Comparison, Measured, model_names, save_csv, sentences, table, verdict
-from utils.tally import ClassMetrics, Metrics, Speed
+from utils.speed import Speed
+from utils.tally import ClassMetrics, Metrics
 
 BETTER, WORSE, NEITHER = Interval(0.2, 0.1, 0.3), Interval(-0.2, -0.3, -0.1), Interval(0.01, -0.02, 0.04)
 
