@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.common import dynamic_layers
+from models.unfuse import unfused
 from models.unpickling import Inert, load_inert
 from models.yolo import DetectionModel
 from utils.ema import ModelEma
@@ -85,7 +86,7 @@ def build_model(checkpoint: Checkpoint) -> DetectionModel:
                 f"a network with other activations cannot be rebuilt from its yaml"
             )
     try:
-        model.load_state_dict(checkpoint.state)
+        model.load_state_dict(unfused(checkpoint.state, model))
     except RuntimeError as error:
         raise InputError(
             f"{checkpoint.file}: the weights do not fit the network its yaml describes: {error}"
@@ -119,7 +120,7 @@ def transfer_weights(model: nn.Module, checkpoint: Checkpoint, exclude: Sequence
     own = model.state_dict()
     taken = {
         name: tensor
-        for name, tensor in checkpoint.state.items()
+        for name, tensor in unfused(checkpoint.state, model).items()
         if name in own and own[name].shape == tensor.shape and not any(part in name for part in exclude)
     }
     model.load_state_dict(taken, strict=False)

@@ -35,7 +35,7 @@ BUILDING = {
         "models/blocks_conv models/attention_probe utils/curves utils/plots utils/data_config utils/datasets "
         "utils/sources utils/attention_plots"
     ),
-    5: "models/common",
+    5: "models/common models/unfuse",
     6: "models/yolo models/spread utils/dataloaders utils/outputs utils/tally",
     7: "models/weights models/summary engine/pictures engine/inputs engine/attention_report utils/comparison",
     8: "engine/validator engine/detector engine/training_options utils/compare_plots",
