@@ -24,16 +24,17 @@ OUTSIDE = ("tests/", "benchmarks/")  # not bound by the law of floors
 BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
     "utils/bootstrap",
-    1: "utils/callbacks utils/hyp utils/files utils/torch_utils utils/label_files utils/video",
+    1: "utils/callbacks utils/hyp utils/files utils/torch_utils utils/label_files utils/video utils/surviving",
     2: (
         "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml utils/nms utils/loss "
         "utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator utils/figures "
-        "utils/ema utils/speed utils/digits utils/optim utils/autoanchor utils/loggers utils/coco utils/attention"
+        "utils/ema utils/mixed_precision utils/speed utils/digits utils/optim utils/autoanchor utils/logger_csv "
+        "utils/coco utils/attention utils/logged_run"
     ),
-    3: "models/blocks_dynamic",
+    3: "models/blocks_dynamic utils/logger_tensorboard utils/logger_wandb utils/logger_mlflow",
     4: (
         "models/blocks_conv models/attention_probe utils/curves utils/plots utils/data_config utils/datasets "
-        "utils/sources utils/attention_plots"
+        "utils/sources utils/attention_plots utils/loggers"
     ),
     5: "models/common models/unfuse",
     6: "models/yolo models/spread utils/dataloaders utils/outputs utils/tally",

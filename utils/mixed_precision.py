@@ -1,0 +1,82 @@
+"""Whether a network computes in 16 bits what it computes in 32, asked before a training relies on it. Not for which
+type a device is fast at (amp_dtype of utils/torch_utils.py), nor for losses that overflow later."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+from torch.nn.modules.dropout import _DropoutNd
+
+from utils.log import LOGGER
+from utils.torch_utils import amp_dtype
+
+# In machine epsilons of the 16-bit type. Sound layers, trained and untrained, static and dynamic, of yolov5n to
+# yolov5x6, differ by 0.8 to 2.4 of them in both types; arithmetic that has gone wrong by hundreds.
+TOLERANCE = 8.0
+SAMPLE_SIDE = 256  # pixels: two cells for the largest stride in use
+
+
+def disagreement(model: nn.Module, images: Tensor, dtype: torch.dtype) -> float:
+    """How far the layers of model.model (an nn.Sequential) in train mode are from their float32 results where autocast
+    computes in `dtype`: the largest of all ||half - full|| / ||full||; inf where one is infinite or NaN.
+
+    Each layer gets the float32 results of those before it, because an untrained deep network turns the smallest
+    difference into another picture: of the outputs of yolov5x6 as a whole nothing agrees, in sound arithmetic.
+
+    images: (B, 3, H, W) in 0..1 on the model's device, H and W multiples of its largest stride. The model, its
+    batch statistics and gradients and the generators of random numbers are left as they are.
+    """
+    judged = deepcopy(model).train()
+    for module in judged.modules():
+        if isinstance(module, _DropoutNd):
+            module.eval()  # chance is no disagreement
+    found = []
+
+    def compare(layer: nn.Module, inputs: tuple[Any, ...], full: Any) -> None:
+        with torch.autocast(images.device.type, dtype=dtype):
+            half = layer.forward(*inputs)
+        found.extend(map(_relative_difference, _tensors(half), _tensors(full)))
+
+    for layer in judged.model:
+        layer.register_forward_hook(compare)
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        judged(images)
+    return max(found)
+
+
+def checked_amp_dtype(model: nn.Module) -> torch.dtype | None:
+    """The type to autocast to on the model's device, as amp_dtype has it, but None (float32) with a line in the log
+    where a layer's results in it are more than TOLERANCE away from those in float32."""
+    device = next(model.parameters()).device
+    dtype = amp_dtype(device)
+    if dtype is None:
+        return None
+    found, allowed = disagreement(model, sample_images().to(device), dtype), TOLERANCE * torch.finfo(dtype).eps
+    if found <= allowed:
+        return dtype
+    LOGGER.warning(
+        f"Training in float32: in {str(dtype).removeprefix('torch.')} a layer's results are {found:.2g} of their size "
+        f"away from those in float32, more than the {allowed:.2g} that rounding explains"
+    )
+    return None
+
+
+def sample_images() -> Tensor:
+    """Two pictures (2, 3, SAMPLE_SIDE, SAMPLE_SIDE) in 0..1, always the same: smooth patches of colour and noise."""
+    rng = torch.Generator().manual_seed(0)
+    patches = F.interpolate(torch.rand(2, 3, 8, 8, generator=rng), size=SAMPLE_SIDE, mode="bilinear")
+    return (patches + 0.1 * torch.randn(patches.shape, generator=rng)).clamp_(0, 1)
+
+
+def _tensors(output: Tensor | list[Tensor]) -> Iterator[Tensor]:
+    yield from [output] if isinstance(output, Tensor) else output
+
+
+def _relative_difference(half: Tensor, full: Tensor) -> float:
+    """||half - full|| / ||full||, 0 where both are nothing but zeros, inf where that is no number."""
+    distance, size = float((half.float() - full).norm()), float(full.norm())
+    ratio = distance / size if size else distance
+    return ratio if ratio < torch.inf else torch.inf
