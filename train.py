@@ -9,56 +9,97 @@ From Python: `import train; train.run(data="my.yaml", weights="yolov5n.pt", epoc
 """
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
+Add = Callable[..., argparse.Action]  # add_argument of a group
+SWITCH = {"action": "store_true"}
+ON_OFF = {"action": argparse.BooleanOptionalAction, "default": True}
 NOT_GIVEN = object()
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of YOLOv5's train.py; a default of None is filled in from the data YAML, and the log says so."""
+    """The flags of YOLOv5's train.py in groups, each with its unit and default; a default of None is filled in from the
+    data YAML, and the log says so."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    switch = {"action": argparse.BooleanOptionalAction}
-    add("--weights", default="", help="start weights (.pt); empty: from scratch")
-    add("--cfg", default="", help="model YAML; empty: the one in the weights, else models/yolov5n_dynamic.yaml")
-    add("--data", default="data/digits.yaml", help="data YAML (default: the built-in handwritten digits)")
-    add("--hyp", help="hyperparameter YAML (default: the data YAML's own, else data/hyps/hyp.scratch-low.yaml)")
-    add("--epochs", type=int, default=300, help="passes over the training set (default 300)")
-    add("--batch-size", type=int, default=16, help="images a step (default 16)")
-    add("--imgsz", "--img", "--img-size", type=int, help="side in pixels (default: the data YAML's own, else 640)")
-    add("--rect", action="store_true", help="rectangular batches sorted by aspect ratio: no mosaic, no shuffle")
-    add("--resume", nargs="?", const=True, default=False, help="go on with the newest run, or with this last.pt or run")
-    add("--nosave", action="store_true", help="save the last epoch only")
-    add("--noval", action="store_true", help="validate the last epoch only")
-    add("--noplots", action="store_true", help="make no pictures")
-    add("--noautoanchor", action="store_true", help="keep the anchors, however badly they fit the labels")
-    add(
-        "--cache",
-        nargs="?",
-        const="ram",
-        choices=("ram", "disk"),
-        help="keep decoded images in ram (default) or on disk",
-    )
-    add("--image-weights", action="store_true", help="draw images by class weight x (1 - mAP)^2")
-    add("--device", default="", help="0 or cpu or mps; empty: the best there is")
-    add("--multi-scale", action="store_true", help="vary the image size by +/- 50 %% from batch to batch")
-    add("--single-cls", action="store_true", help="treat all classes as one")
-    add("--optimizer", choices=("SGD", "Adam", "AdamW"), default="SGD", help="(default SGD)")
-    add("--workers", type=int, default=8, help="loader processes at most (default 8; capped by CPUs and batch size)")
-    add("--project", default="runs/train", help="the run is saved to project/name")
-    add("--name", default="exp", help="the run is saved to project/name; exp, exp2, exp3, ...")
-    add("--exist-ok", action="store_true", help="write into project/name even where it exists")
-    add("--quad", action="store_true", help="four images stitched into one at twice the size, for half of the batches")
-    add("--cos-lr", action="store_true", help="cosine learning rate schedule (default: linear)")
-    add("--label-smoothing", type=float, default=0.0, help="epsilon of label smoothing, 0 to 1 (default 0)")
-    add("--patience", type=int, default=100, help="stop after so many epochs without a better fitness; 0: never")
-    add("--freeze", nargs="+", type=int, default=[0], help="10: the first ten layers stay as they are; 0 1 2: these")
-    add("--save-period", type=int, default=-1, help="also save epochN.pt every so many epochs (default -1: never)")
-    add("--seed", type=int, default=0, help="of every random draw (default 0)")
-    add("--deterministic", default=True, help="the same numbers in every run with the same seed (default on)", **switch)
-    add("--amp", default=True, help="16-bit arithmetic where the device is fast at it (default on)", **switch)
-    add("--close-mosaic", type=int, default=0, help="no mosaic, mixup and copy-paste in the last N epochs (default 0)")
+    for title, add_flags in GROUPS.items():
+        add_flags(parser.add_argument_group(title).add_argument)
     return parser
+
+
+def _add_model(add: Add) -> None:
+    add("--weights", default="", help="start weights, a .pt file (default: none, from scratch)")
+    add("--cfg", default="", help="model YAML (default: the one in the weights, else models/yolov5n_dynamic.yaml)")
+    resumed = "go on with the newest run, or with this last.pt or run directory (default: a new run)"
+    add("--resume", nargs="?", const=True, default=False, help=resumed)
+    frozen = "N: the first N layers stay as they are; several numbers: these layers (default: 0, none)"
+    add("--freeze", nargs="+", type=int, default=[0], help=frozen)
+    add("--noautoanchor", **SWITCH, help="keep the anchors, however badly they fit the labels (default: refit them)")
+
+
+def _add_data(add: Add) -> None:
+    add("--data", default="data/digits.yaml", help="data YAML (default: data/digits.yaml, the built-in digits)")
+    add("--single-cls", **SWITCH, help="all classes are one (default: as the data YAML has them)")
+    add("--rect", **SWITCH, help="batches of like aspect ratio; no mosaic, no shuffle (default: square pictures)")
+    add("--image-weights", **SWITCH, help="draw pictures by class weight x (1 - mAP)^2 (default: each once an epoch)")
+    cached = "keep decoded pictures in ram (a bare --cache) or on disk (default: neither)"
+    add("--cache", nargs="?", const="ram", choices=("ram", "disk"), help=cached)
+
+
+def _add_schedule(add: Add) -> None:
+    add("--epochs", type=int, default=300, help="passes over the training set (default: 300)")
+    add("--batch-size", type=int, default=16, help="pictures a step, over all devices (default: 16)")
+    add("--hyp", help="hyperparameter YAML (default: the data YAML's own, else data/hyps/hyp.scratch-low.yaml)")
+    add("--optimizer", choices=("SGD", "Adam", "AdamW"), default="SGD", help="what moves the weights (default: SGD)")
+    add("--cos-lr", **SWITCH, help="the learning rate falls along a cosine (default: along a line)")
+    add("--label-smoothing", type=float, default=0.0, help="epsilon of the class targets, 0 to 1 (default: 0)")
+    patience = "epochs without a better fitness after which to stop; 0: never stop (default: 100)"
+    add("--patience", type=int, default=100, help=patience)
+
+
+def _add_pictures(add: Add) -> None:
+    size = "longer side in pixels, a multiple of the largest stride (default: the data YAML's own, else 640)"
+    add("--imgsz", "--img", "--img-size", type=int, help=size)
+    add("--multi-scale", **SWITCH, help="another size each step, within 50 %% of --imgsz (default: always --imgsz)")
+    add("--quad", **SWITCH, help="four pictures stitched into one, in half of the cases (default: none stitched)")
+    closed = "epochs at the end without mosaic, mixup and copy-paste (default: 0)"
+    add("--close-mosaic", type=int, default=0, help=closed)
+
+
+def _add_machine(add: Add) -> None:
+    add("--device", default="", help="CUDA device number, cpu or mps (default: the best there is)")
+    add("--workers", type=int, default=8, help="loader processes at most; also by CPUs and batch size (default: 8)")
+    add("--sync-bn", **SWITCH, help="batch statistics over all processes, on GPUs (default: of each its own)")
+    add("--amp", **ON_OFF, help="16-bit arithmetic where the device is fast at it (default: on)")
+    add("--seed", type=int, default=0, help="number that every random draw follows from, 0 to 4294967295 (default: 0)")
+    add("--deterministic", **ON_OFF, help="the same seed gives the same numbers in every run (default: on)")
+
+
+def _add_results(add: Add) -> None:
+    add("--project", default="runs/train", help="directory of runs (default: runs/train)")
+    add("--name", default="exp", help="directory of this run in it; exp2, exp3, ... where it exists (default: exp)")
+    add("--exist-ok", **SWITCH, help="write into project/name even where it exists (default: into a new one)")
+    add("--nosave", **SWITCH, help="save after the last epoch only (default: after each)")
+    add("--save-period", type=int, default=-1, help="epochs between copies epochN.pt; -1: no copies (default: -1)")
+    add("--noval", **SWITCH, help="validate after the last epoch only (default: after each)")
+    add("--noplots", **SWITCH, help="no pictures (default: of labels, batches and results)")
+
+
+def _add_search(add: Add) -> None:
+    searched = "search hyperparameters in so many trainings; a bare --evolve: 300 (default: no search)"
+    add("--evolve", nargs="?", type=int, const=300, help=searched)
+    add("--evolve-storage", default="", help="database URL of the search (default: SQLite in its directory)")
+
+
+GROUPS: dict[str, Callable[[Add], None]] = {
+    "what is trained": _add_model,
+    "data": _add_data,
+    "schedule": _add_schedule,
+    "pictures": _add_pictures,
+    "machine": _add_machine,
+    "what is saved, and where": _add_results,
+    "search of hyperparameters": _add_search,
+}
 
 
 def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
@@ -84,6 +125,10 @@ def run(**kwargs: Any):
 
 
 def _train(opt: argparse.Namespace):
+    if opt.evolve is not None:
+        from engine.evolver import evolve
+
+        return evolve(opt)
     from engine.trainer import train
 
     return train(opt)
