@@ -38,8 +38,9 @@ def best_possible_recall(wh: np.ndarray, anchors_wh: np.ndarray, thr: float) -> 
     """
     if not len(wh):
         return 0.0, 0.0
-    matches = similarity(wh, anchors_wh) > 1 / thr
-    return float(matches.any(1).mean()), float(matches.sum(1).mean())
+    parts = np.array_split(wh, -(-len(wh) // SAMPLE))  # all at once millions of labels would take gigabytes
+    matched = np.concatenate([(similarity(part, anchors_wh) > 1 / thr).sum(1) for part in parts])  # anchors of a label
+    return float((matched > 0).mean()), float(matched.mean())
 
 
 def anchor_fitness(wh: np.ndarray, anchors_wh: np.ndarray, thr: float) -> float:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from utils.errors import InputError
 from utils.log import LOGGER
+from utils.memory import memory_share
 
 MEMORY_MARGIN = 1.2  # what must be free, in multiples of the cache: the training itself needs some too
 DISK_MARGIN = 1.1  # likewise: what is left is for the results
@@ -121,12 +122,15 @@ class RamImageStore(ImageStore):
         return self._slot(i).reshape(*self._fitted_hw(i), 3), self.original_hw(i)
 
     def fill(self, prefix: str = "") -> None:
-        """Reads all pictures; if memory is short, says so and leaves the cache empty. Unreadable ones are left out."""
-        needed, free = int(self._offsets[-1]), available_memory()
+        """Reads all pictures; if memory is short, says so and leaves the cache empty. Unreadable ones are left out.
+
+        Differs from v6.1, which does not check, and v7.0, which estimates from a sample: the index knows all sizes.
+        """
+        needed, free = int(self._offsets[-1]), memory_share()
         if free is not None and needed * MEMORY_MARGIN > free:
             LOGGER.warning(
                 f"{prefix}Images are not cached in RAM: they need {needed / 2**30:.1f} GiB, a fifth more to be safe, "
-                f"but {free / 2**30:.1f} GiB are free. --cache disk needs no memory"
+                f"but {free / 2**30:.1f} GiB are free for this process. --cache disk needs no memory"
             )
             return
         self._buffer = torch.empty(needed, dtype=torch.uint8)
@@ -224,35 +228,3 @@ class DiskImageStore(ImageStore):
 
 
 IMAGE_STORES = {None: ImageStore, "ram": RamImageStore, "disk": DiskImageStore}
-
-
-def available_memory() -> int | None:
-    """Bytes that can be taken without swapping, with the limit of a container counted in; None where the system does
-    not tell."""
-    free = [_meminfo_available(), _container_available()]
-    known = [value for value in free if value is not None]
-    return min(known) if known else None
-
-
-def _meminfo_available() -> int | None:
-    """Linux's own estimate; elsewhere half of the physical memory."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024  # "MemAvailable:   123 kB"
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return None
-
-
-def _container_available() -> int | None:
-    """What a cgroup (version 2) leaves below its limit; its file cache counts as free."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
-        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else max(int(limit) - used + int(statistics.get("inactive_file", 0)), 0)

@@ -5,12 +5,14 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from utils.errors import InputError
@@ -18,11 +20,16 @@ from utils.files import atomic_write
 from utils.label_files import Counts, Verified, image_files, label_path, verify
 from utils.log import LOGGER
 
-__all__ = ["IndexReport", "LabelIndex", "cache_file", "image_files", "index_labels", "label_path", "verify"]
+__all__ = [
+    "IndexReport", "LabelIndex", "cache_file", "fingerprint", "image_files", "index_labels", "label_path", "verify",
+    "write_cache",
+]  # fmt: skip
 
-CACHE_FORMAT = 1  # in the cache's key: raise it when what is stored, or how files are verified, changes
+T = TypeVar("T")
+CACHE_FORMAT = 2  # in the cache's key: raise it when what is stored, or how files are verified, changes
 NOTES_KEPT, NOTES_TOLD = 200, 5
 CHUNK = 128  # images a task: large enough to pack well, small enough for a lively progress bar
+ASKERS = 16  # threads that ask for files' sizes and times: no faster on a local disk, 16 times on one behind a network
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,8 @@ class LabelIndex:
     """The usable images of a set and their labels, in flat arrays, so that a million images stay cheap.
 
     path_bytes uint8 with path_offsets (N+1,); sizes_wh (N, 2) int32, pixels as displayed; rows (M, 5) float32
-    [class, x, y, w, h] in 0..1 with offsets (N+1,) by image; points (P, 2) float32 with point_offsets (M+1,) by row.
+    [class, x, y, w, h] in 0..1 with offsets (N+1,) by image; points (P, 2) float32 with point_offsets (M+1,) by row,
+    both empty where no image has polygons.
     """
 
     path_bytes: np.ndarray
@@ -64,9 +72,21 @@ class LabelIndex:
     def segments(self, i: int) -> list[np.ndarray]:
         """Polygons (k, 2) of image i, one a row; an empty list where its label file has boxes alone."""
         bounds = self.point_offsets[self.offsets[i] : self.offsets[i + 1] + 1]
-        if bounds[0] == bounds[-1]:
+        if not len(bounds) or bounds[0] == bounds[-1]:
             return []
         return [self.points[start:end] for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes that are not forked: all of them share the tensors, of arrays each would get a copy."""
+        tensors = {name: torch.from_numpy(getattr(self, name)) for name in ARRAYS}
+        return {"report": self.report, "tensors": self.__dict__.setdefault("_tensors", tensors)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays = {name: tensor.numpy() for name, tensor in state["tensors"].items()}
+        self.__dict__.update(arrays, report=state["report"])
+
+
+ARRAYS = ("path_bytes", "path_offsets", "sizes_wh", "offsets", "rows", "points", "point_offsets")
 
 
 # --------------------------------------------------------------------------------------------------- build the arrays
@@ -84,7 +104,7 @@ def pack(items: Sequence[Verified]) -> LabelIndex:
     names = [os.fsencode(item.image) for item in usable]
     points = [polygon for item in usable for polygon in _points_by_row(item)]
     return LabelIndex(
-        path_bytes=np.frombuffer(b"".join(names), np.uint8),
+        path_bytes=np.frombuffer(bytearray().join(names), np.uint8),
         path_offsets=_offsets([len(name) for name in names]),
         sizes_wh=np.array([item.size_wh for item in usable], np.int32).reshape(-1, 2),
         offsets=_offsets([len(item.rows) for item in usable]),
@@ -107,7 +127,7 @@ def _join(parts: Sequence[LabelIndex]) -> LabelIndex:
     def joined_offsets(name: str) -> np.ndarray:
         return _offsets(np.concatenate([np.diff(getattr(part, name)) for part in parts]))
 
-    return LabelIndex(
+    joined_index = LabelIndex(
         report=IndexReport(
             Counts(*(sum(column) for column in zip(*(part.report.counts for part in parts), strict=True))),
             tuple(note for part in parts for note in part.report.notes)[:NOTES_KEPT],
@@ -115,6 +135,20 @@ def _join(parts: Sequence[LabelIndex]) -> LabelIndex:
         **{name: joined(name) for name in ("path_bytes", "sizes_wh", "rows", "points")},
         **{name: joined_offsets(name) for name in ("path_offsets", "offsets", "point_offsets")},
     )
+    if len(joined_index.points):
+        return joined_index
+    return replace(joined_index, point_offsets=np.zeros(0, np.int64))  # 8 bytes a box, for nothing
+
+
+def _by_chunk(
+    task: Callable[[Sequence[str]], T], images: Sequence[str], workers: int, bar: tqdm
+) -> Iterator[tuple[Sequence[str], T]]:
+    """Chunks of the images and what the task makes of each, in their order, from so many threads behind the bar."""
+    chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+    with ThreadPoolExecutor(workers) as pool, bar:
+        for chunk, result in zip(chunks, pool.map(task, chunks), strict=True):
+            yield chunk, result
+            bar.update(len(chunk))
 
 
 def _verify_chunk(images: Sequence[str]) -> LabelIndex:
@@ -123,16 +157,12 @@ def _verify_chunk(images: Sequence[str]) -> LabelIndex:
 
 def _verify_all(images: Sequence[str], workers: int, prefix: str) -> LabelIndex:
     """Verifies all images on so many threads behind a progress bar."""
-    chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
     parts, total = [], Counts()
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(images), unit="image", dynamic_ncols=True) as bar:
-        for chunk, part in zip(chunks, pool.map(_verify_chunk, chunks), strict=True):
-            parts.append(part)
-            total = Counts(*map(sum, zip(total, part.report.counts, strict=True)))
-            bar.set_description(
-                f"{prefix}Scanning {Path(label_path(chunk[0])).parent}: {_spoken(total)}", refresh=False
-            )
-            bar.update(len(chunk))
+    bar = tqdm(total=len(images), unit="image", dynamic_ncols=True)
+    for chunk, part in _by_chunk(_verify_chunk, images, workers, bar):
+        parts.append(part)
+        total = Counts(*map(sum, zip(total, part.report.counts, strict=True)))
+        bar.set_description(f"{prefix}Scanning {Path(label_path(chunk[0])).parent}: {_spoken(total)}", refresh=False)
     return _join(parts)
 
 
@@ -144,24 +174,32 @@ def cache_file(sources: Sequence[str | Path], images: Sequence[str]) -> Path:
     return (last if last.is_file() else Path(label_path(images[0])).parent).with_suffix(".cache")
 
 
-def _fingerprint(images: Sequence[str]) -> str:
-    """Hash of the paths, sizes and times of images and labels: whatever changes one of them makes a cache stale."""
+def _state(file: str) -> str:
+    try:
+        status = os.stat(file)  # noqa: PTH116 (a million Path objects cost seconds)
+    except OSError:
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _digest_chunk(images: Sequence[str]) -> bytes:
+    told = "\0".join(f"{image}\0{_state(image)}\0{_state(label_path(image))}" for image in images)
+    return hashlib.blake2b(os.fsencode(told), digest_size=16).digest()
+
+
+def fingerprint(images: Sequence[str], prefix: str = "") -> str:
+    """Hash of the paths, sizes and times of images and labels: whatever changes one of them makes a cache stale. Asks
+    for two files an image, behind a progress bar where that takes long."""
     digest = hashlib.blake2b(f"format {CACHE_FORMAT}".encode(), digest_size=16)
-    for image in images:
-        for file in (image, label_path(image)):
-            try:
-                status = os.stat(file)  # noqa: PTH116 (a million Path objects cost seconds)
-                state = f"{status.st_size} {status.st_mtime_ns}"
-            except OSError:
-                state = "missing"
-            digest.update(b"%s\0%s\0" % (os.fsencode(file), state.encode()))
+    bar = tqdm(total=len(images), unit="image", dynamic_ncols=True, delay=3, leave=False)
+    bar.set_description(f"{prefix}Asking for files newer than the label cache", refresh=False)
+    for _, part in _by_chunk(_digest_chunk, images, ASKERS, bar):
+        digest.update(part)
     return digest.hexdigest()
 
 
-ARRAYS = ("path_bytes", "path_offsets", "sizes_wh", "offsets", "rows", "points", "point_offsets")
-
-
-def _write_cache(file: Path, key: str, index: LabelIndex) -> None:
+def write_cache(file: Path, key: str, index: LabelIndex) -> None:
+    """Stores the index under the key (a fingerprint); where the file cannot be written, only says so."""
     told = json.dumps({"key": key, "counts": index.report.counts, "notes": index.report.notes})
     arrays = {name: getattr(index, name) for name in ARRAYS}
     try:
@@ -246,16 +284,17 @@ def index_labels(
     """
     if not images:
         raise InputError("expected a list of images, got an empty one")
-    key = _fingerprint(images) if cache else ""
+    key = fingerprint(images, prefix) if cache else ""
     index = _read_cache(cache, key) if cache else None
     if index is None:
         index = _verify_all(images, workers, prefix)
         if cache:
-            _write_cache(cache, key, index)
+            write_cache(cache, key, index)
     _tell(index, images, prefix)
     _check_content(index, images, need_labels)
     if single_cls:
-        return replace(index, rows=index.rows * np.array([0, 1, 1, 1, 1], np.float32))
+        index.rows[:, 0] = 0  # nobody else has the index yet
+        return index
     if nc is not None:
         _check_classes(index, nc)
     return index

@@ -23,6 +23,7 @@ BACKDROP = (24, 26, 32)  # RGB behind the tiles of a grid
 GAP = 6  # px between tiles
 COLOURS = PALETTE_HEX.split()
 BOX_SIDES = ("x", "y", "width", "height")
+MOST_COUNTED = 1_000_000  # boxes; more change no picture
 
 
 # ------------------------------------------------------------------------------------------------------------- batches
@@ -132,22 +133,23 @@ def _write_picture(file: str | Path, picture: np.ndarray) -> None:
 def plot_labels(rows: np.ndarray, names: Mapping[int, str], save_dir: str | Path, *, max_boxes: int = 1000) -> None:
     """Writes labels.jpg (instances per class, the boxes on top of each other, where centres and sizes lie) and
     labels_correlogram.jpg of all labels (n, 5) [cls, x, y, w, h], normalised. Of the boxes, an even selection of at
-    most max_boxes is drawn."""
-    rows = np.asarray(rows, dtype=np.float64).reshape(-1, 5)
+    most max_boxes is drawn, and of MOST_COUNTED counted where they lie."""
+    rows = np.asarray(rows).reshape(-1, 5)
     figure, axes = new_figure(2, 2, size_inches=(11, 10))
     _class_bars(axes[0, 0], rows[:, 0].astype(int), names)
     _boxes_overlay(axes[0, 1], rows[:: math.ceil(max(len(rows), 1) / max_boxes)], total=len(rows))
-    _density(axes[1, 0], rows[:, 1], rows[:, 2])
+    counted = rows[:: math.ceil(max(len(rows), 1) / MOST_COUNTED)].astype(np.float64)
+    _density(axes[1, 0], counted[:, 1], counted[:, 2])
     style_axes(axes[1, 0], "Where the centres lie", x_label="x", y_label="y", grid="")
     axes[1, 0].invert_yaxis()  # as in the picture
-    _density(axes[1, 1], rows[:, 3], rows[:, 4])
+    _density(axes[1, 1], counted[:, 3], counted[:, 4])
     style_axes(axes[1, 1], "How large the boxes are", x_label="width", y_label="height", grid="")
     save_figure(figure, Path(save_dir) / "labels.jpg")
-    _correlogram(rows[:, 1:], Path(save_dir) / "labels_correlogram.jpg")
+    _correlogram(counted[:, 1:], Path(save_dir) / "labels_correlogram.jpg", total=len(rows))
 
 
 def _class_bars(axes: "Axes", classes: np.ndarray, names: Mapping[int, str]) -> None:
-    nc = max([*names, *classes.tolist(), 0]) + 1
+    nc = max([*names, int(classes.max(initial=0))]) + 1
     counts = np.bincount(classes, minlength=nc)
     axes.bar(range(nc), counts, color=[COLOURS[cls % len(COLOURS)] for cls in range(nc)], width=0.8)
     axes.set(xlim=(-0.7, max(nc, 3) - 0.3), ylim=(0, max(counts.max() * 1.05, 1)))
@@ -173,8 +175,7 @@ def _boxes_overlay(axes: "Axes", rows: np.ndarray, *, total: int) -> None:
     opacity = min(max(60 / max(len(rows), 1), 0.15), 0.9)
     axes.add_collection(PatchCollection(patches, facecolor="none", edgecolor=edges, linewidth=0.8, alpha=opacity))
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[], yticks=[])
-    drawn = f"{len(rows):,} of {total:,}" if len(rows) < total else f"all {total:,}"
-    style_axes(axes, f"Boxes around one centre ({drawn})", grid="")
+    style_axes(axes, f"Boxes around one centre ({_share(rows, total)})", grid="")
     for spine in axes.spines.values():
         spine.set_visible(True)
 
@@ -190,7 +191,11 @@ def _density(axes: "Axes", horizontal: np.ndarray, vertical: np.ndarray, *, bins
     )  # the root keeps single boxes visible beside crowded cells
 
 
-def _correlogram(boxes: np.ndarray, file: Path) -> None:
+def _share(selection: np.ndarray, total: int) -> str:
+    return f"{len(selection):,} of {total:,}" if len(selection) < total else f"all {total:,}"
+
+
+def _correlogram(boxes: np.ndarray, file: Path, *, total: int) -> None:
     """Each of x, y, width, height (n, 4) against each, its own histogram on the diagonal."""
     figure, axes = new_figure(4, 4, size_inches=(10, 10))
     for line in range(4):
@@ -211,7 +216,7 @@ def _correlogram(boxes: np.ndarray, file: Path) -> None:
             )
             cell.set_xlim(0, 1)
             cell.tick_params(labelbottom=line == 3, labelleft=column in (0, line))
-    figure.suptitle(f"Labels: {len(boxes):,} boxes, sides as parts of the image", fontsize=12, color=INK)
+    figure.suptitle(f"Labels: {_share(boxes, total)} boxes, sides as parts of the image", fontsize=12, color=INK)
     save_figure(figure, file, dpi=130)
 
 

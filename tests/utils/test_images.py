@@ -16,7 +16,6 @@ from utils.images import (
     DiskImageStore,
     ImageStore,
     RamImageStore,
-    available_memory,
     fit_image,
     fitted_hw,
     read_image,
@@ -161,19 +160,30 @@ def test_ram_leaves_out_what_is_broken_or_not_of_the_expected_size(tmp_path):
 def test_ram_cache_stays_empty_where_memory_is_short(tmp_path, monkeypatch):
     paths, sizes_wh = make_pictures(tmp_path, SIZES_WH)
     told = []
-    monkeypatch.setattr(images, "available_memory", lambda: 1000)
+    monkeypatch.setattr(images, "memory_share", lambda: 1000)
     monkeypatch.setattr(images.LOGGER, "warning", told.append)
     store = RamImageStore(paths, sizes_wh, 32)
     store.fill("train: ")
-    assert "train: Images are not cached in RAM" in told[0]
+    assert "train: Images are not cached in RAM: they need 0.0 GiB" in told[0]
+    assert "0.0 GiB are free" in told[0]
     paths.files[0].unlink()
     with pytest.raises(InputError):
         store.get(0)
 
 
-def test_available_memory_is_plausible():
-    free = available_memory()
-    assert free is None or 2**20 < free < 2**45
+@pytest.mark.parametrize(("spare", "cached"), [(-1, False), (0, True), (None, True)])
+def test_ram_cache_wants_a_fifth_more_than_it_needs(tmp_path, monkeypatch, spare, cached):
+    paths, sizes_wh = make_pictures(tmp_path, [(32, 32)] * 5)
+    least = 5 * 32 * 32 * 3 * 12 // 10
+    monkeypatch.setattr(images, "memory_share", lambda: None if spare is None else least + spare)
+    store = RamImageStore(paths, sizes_wh, 32)
+    store.fill()
+    paths.files[0].unlink()
+    if cached:
+        assert store.get(0)[0].shape == (32, 32, 3)
+    else:
+        with pytest.raises(InputError):
+            store.get(0)
 
 
 def test_disk_reads_what_it_wrote(tmp_path):

@@ -1,0 +1,154 @@
+"""AutoBatch (--batch-size -1): the batch size that fills the memory, from trial steps with small batches. Not for what a
+training step is: that comes as a function."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from utils.errors import InputError
+from utils.log import LOGGER
+from utils.memory import forget_peak, memory_share, peak_memory, resident_memory
+
+AUTO = -1  # what --batch-size is then
+TRIED = (1, 2, 4, 8, 16)
+FALLBACK = 16  # where memory cannot be measured
+
+
+@dataclass(frozen=True)
+class MemoryMeter:
+    """The memory of one device, in bytes; None where the system does not tell.
+
+    used, available: now. peak_of: the most that was used while the function ran. fraction: how much of what is available
+    a step may fill. most: the largest batch size that makes sense.
+    """
+
+    used: Callable[[], int | None]
+    available: Callable[[], int | None]
+    peak_of: Callable[[Callable[[], object]], int | None]
+    fraction: float
+    most: int
+
+
+def cuda_meter(device: torch.device) -> MemoryMeter:
+    """90 % of what the GPU has free, as v6.1, but 1024 images at most. What torch's allocator holds counts as used, as
+    it does not come back in small pieces."""
+
+    def available() -> int:
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+
+    def peak_of(run: Callable[[], object]) -> int:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_reserved(device)
+
+    return MemoryMeter(lambda: torch.cuda.memory_reserved(device), available, peak_of, fraction=0.9, most=1024)
+
+
+def cpu_meter() -> MemoryMeter:
+    """Half of the RAM that is available to this process, as loader workers, caches and the system live there too; 64
+    images at most: the nominal batch, and a CPU gains nothing from larger ones. Windows does not tell."""
+
+    def peak_of(run: Callable[[], object]) -> int | None:
+        forget_peak()
+        run()
+        return peak_memory()
+
+    return MemoryMeter(lambda: resident_memory() or peak_memory(), memory_share, peak_of, fraction=0.5, most=64)
+
+
+def unknown_meter() -> MemoryMeter:
+    """Of a device whose memory nobody tells."""
+    return MemoryMeter(lambda: None, lambda: None, lambda _: None, fraction=0.9, most=FALLBACK)
+
+
+METERS = {"cuda": cuda_meter, "cpu": lambda _: cpu_meter()}
+
+
+def fitted_batch_size(sizes: Sequence[int], peaks: Sequence[int], limit: float) -> int | None:
+    """The largest batch size whose peak lies below the limit, by a straight line through the measured (size, peak); 1
+    at least. None where there are not two measurements, or where memory does not grow with size."""
+    if len(sizes) < 2 or peaks[-1] <= peaks[0]:
+        return None
+    an_image, fixed = np.polyfit(sizes, peaks, 1)
+    return max(int((limit - fixed) / an_image), 1) if an_image > 0 else None
+
+
+def measured_peaks(step: Callable[[int], object], meter: MemoryMeter, room: float, used: int) -> list[int]:
+    """Peaks of trial steps with the sizes of TRIED, as many as fit. A size is not tried where twice the growth so far
+    would go beyond the room (bytes above those in use)."""
+    peaks: list[int] = []
+    for size in TRIED:
+        try:
+            peak = meter.peak_of(lambda size=size: step(size))
+        except torch.OutOfMemoryError:
+            break
+        if peak is None:
+            break
+        peaks.append(peak)
+        LOGGER.info(f"AutoBatch: a step with {size} images takes {(peak - used) / 2**30:.2f} GiB more")
+        if 2 * (peak - used) > room:
+            break
+    return peaks
+
+
+def choose_batch_size(step: Callable[[int], object], meter: MemoryMeter, *, multiple: int = 1) -> int:
+    """The batch size that fills the meter's fraction of what is available, a multiple of `multiple` (at least one of
+    it); told in the log. step(n): a whole training step on n images. Where memory cannot be measured, or does not grow
+    with n, 16 and a warning. Raises InputError where not even one image fits.
+
+    Differs from v6.1: stops trying before memory is full; never larger than meter.most; on CPUs too.
+    """
+    try:
+        step(1)  # what is loaded or set up once does not count
+    except torch.OutOfMemoryError as error:
+        raise InputError("--batch-size -1: not even one image fits; try a smaller --imgsz or model") from error
+    used, available = meter.used(), meter.available()
+    peaks, room = [], 0.0
+    if used is not None and available is not None:
+        room = meter.fraction * available
+        peaks = measured_peaks(step, meter, room, used)
+    size = 1 if len(peaks) == 1 else fitted_batch_size(TRIED[: len(peaks)], peaks, (used or 0) + room)
+    if size is None:
+        LOGGER.warning(f"AutoBatch: memory cannot be measured here, so --batch-size is {FALLBACK}; give your own")
+        return FALLBACK
+    size = max(min(size, meter.most) // multiple * multiple, multiple)
+    LOGGER.info(
+        f"AutoBatch: --batch-size {size} a process, for {room / 2**30:.1f} GiB ({meter.fraction:.0%} of what is free; "
+        f"never more than {meter.most} images)"
+    )
+    return size
+
+
+def trial_step(
+    model: nn.Module, *, imgsz: int, device: torch.device, dtype: torch.dtype | None
+) -> Callable[[int], None]:
+    """A function that trains a copy of the model on n grey pictures of imgsz x imgsz pixels, for one step, with an
+    average's and an optimizer's memory; the model itself stays as it is. dtype: to autocast to, None = float32."""
+    trained = copy.deepcopy(model).to(device).train()  # in the end as large as the average that a training keeps
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=0.0)  # of our optimizers the one that keeps most
+
+    def step(n: int) -> None:
+        images = torch.full((n, 3, imgsz, imgsz), 0.5, device=device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            raw = trained(images)
+        sum(level.float().square().mean() for level in raw).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def auto_batch_size(
+    model: nn.Module, *, imgsz: int, device: torch.device, dtype: torch.dtype | None, multiple: int = 1
+) -> int:
+    """choose_batch_size for a training of the model, which returns a list of tensors in train mode, on the device."""
+    meter = METERS[device.type](device) if device.type in METERS else unknown_meter()
+    LOGGER.info(f"AutoBatch: looking for the batch size that fits --imgsz {imgsz}")
+    return choose_batch_size(trial_step(model, imgsz=imgsz, device=device, dtype=dtype), meter, multiple=multiple)
