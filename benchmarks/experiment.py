@@ -22,11 +22,13 @@ from typing import NamedTuple
 
 import yaml
 
-from benchmarks.pages import PAGE, write_between
+from benchmarks.pages import write_table
 from utils.files import ROOT
 from utils.metrics import fitness
 
+TABLE = "experiment"  # its markers' name in the pages
 RESULTS = ROOT / "docs" / "experiment.csv"
+HEAD = "| variant | seeds | mAP50 | mAP50-95 | against static, seed by seed |"
 COLUMNS = ("data", "variant", "seed", "epochs", "mAP50", "mAP50-95", "classes", "minutes", "commit")
 
 
@@ -164,7 +166,7 @@ def table(rows: list[dict[str, str]]) -> str:
     for data in dict.fromkeys(row["data"] for row in rows):
         parts += [
             f"**{data}**\n",
-            "| variant | seeds | mAP50 | mAP50-95 | against static, seed by seed |",
+            HEAD,
             "|---" * 5 + "|",
         ]
         scores: dict[str, dict[str, dict[str, str]]] = {}
@@ -201,7 +203,9 @@ def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no training after so many minutes")
     parser.add_argument("--runs", type=Path, default=Path("runs/experiment"), help="where the run directories go")
     parser.add_argument("--table", action="store_true", help="make no training, only the table")
-    parser.add_argument("--write", action="store_true", help="also write the table into docs/dynamic.md")
+    parser.add_argument(
+        "--write", action="store_true", help="also write the table into docs/dynamic.md, in both languages"
+    )
     return parser.parse_args(argv)
 
 
@@ -223,7 +227,7 @@ def main(options: argparse.Namespace) -> None:
     text = table(read_results())
     print(text)
     if options.write:
-        write_between(text, PAGE, name="experiment")
+        write_table(text, name=TABLE)
 
 
 if __name__ == "__main__":

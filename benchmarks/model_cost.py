@@ -1,7 +1,7 @@
 """What dynamic convolution costs: parameters, GFLOPs and latency of the static, dynamic and dyconv models, n to x.
 
 python -m benchmarks.model_cost               # shows the table: some minutes
-python -m benchmarks.model_cost --write       # and puts it into docs/dynamic.md
+python -m benchmarks.model_cost --write       # and puts it into docs/dynamic.md and dynamic.zh-CN.md
 """
 
 import argparse
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.pages import PAGE, write_between
+from benchmarks.pages import write_table
 from benchmarks.timing import Ratio, interleave, machine, medians, ratios
 from models.summary import Summary, model_summary
 from models.yolo import DetectionModel
@@ -17,7 +17,7 @@ from utils.files import ROOT
 from utils.log import LOGGER
 from utils.torch_utils import to_channels_last_
 
-TABLE = "cost table"  # its markers' name in the page
+TABLE = "cost table"  # its markers' name in the pages
 KINDS = {"static": "", "dynamic": "_dynamic", "dyconv": "_dyconv"}  # what the model YAML's name ends in
 HEAD = """\
 | model | parameters (M) | GFLOPs | latency (ms) | latency / static (middle half of the rounds) |
@@ -65,7 +65,7 @@ def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--imgsz", type=int, default=640, help="pixels, a multiple of 32")
     parser.add_argument("--rounds", type=int, default=41, help="rounds a model size")
     parser.add_argument("--seconds", type=float, default=40, help="a size ends early after this time and 5 rounds")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/dynamic.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/dynamic.md, in both languages")
     return parser.parse_args(argv)
 
 
@@ -76,13 +76,10 @@ def main(opt: argparse.Namespace) -> None:
         rows = size_rows(size, opt.imgsz, rounds=opt.rounds, seconds=opt.seconds)
         LOGGER.info("\n".join(rows))
         lines += rows
-    note = (
-        f"Batch 1, {opt.imgsz}x{opt.imgsz}, fused, eager, float32, channels_last, in turns in one process: "
-        f"medians. {machine()}. `python -m benchmarks.model_cost --write`"
-    )
+    note = f"{opt.imgsz}x{opt.imgsz}, {machine()}: `python -m benchmarks.model_cost --write`"
     LOGGER.info(f"\n{note}")
     if opt.write:
-        write_between("\n".join([*lines, "", note]), PAGE, name=TABLE)
+        write_table("\n".join([*lines, "", note]), name=TABLE)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -48,21 +49,37 @@ def test_formulations_are_timed(monkeypatch):
 
 @pytest.mark.slow
 def test_cost_of_models_is_written_between_the_markers(monkeypatch, tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(f"# before\n{START}\nold\n{END}\nafter\n")
-    monkeypatch.setattr(model_cost, "PAGE", page)
+    pages_written = {tmp_path / "page.md": {}, tmp_path / "page.zh-CN.md": pages.CHINESE}
+    for page in pages_written:
+        page.write_text(f"# before\n{START}\nold\n{END}\nafter\n")
+    monkeypatch.setattr(pages, "PAGES", pages_written)
     model_cost.main(model_cost.parse_opt(["--models", "n", "--imgsz", "64", "--rounds", "1", "--write"]))
-    lines = page.read_text().split("\n")
-    assert lines[:2] == ["# before", START]
-    assert [line.split(" | ")[0] for line in lines[4:7]] == ["| yolov5n", "| yolov5n_dynamic", "| yolov5n_dyconv"]
-    assert lines[-4:] == [lines[-4], END, "after", ""]
-    assert "old" not in lines
+    english, chinese = (page.read_text(encoding="utf-8").split("\n") for page in pages_written)
+    assert english[:3] == ["# before", START, model_cost.HEAD.split("\n")[0]]
+    assert [line.split(" | ")[0] for line in english[4:7]] == ["| yolov5n", "| yolov5n_dynamic", "| yolov5n_dyconv"]
+    assert english[-4:] == [english[-4], END, "after", ""]
+    assert "old" not in english
+    assert chinese[:2] + chinese[3:] == english[:2] + english[3:]
+    assert chinese[2].startswith("| 模型 | 参数量 (M) | GFLOPs |")
+
+
+@pytest.mark.parametrize("head", [model_cost.HEAD.split("\n")[0], experiment.HEAD])
+def test_every_column_has_a_name_in_chinese(head):
+    cells = head.strip("| ").split(" | ")
+    assert pages.translated(head, dict(zip(cells, map(str.upper, cells), strict=True))) == head.upper()
+    assert set(cells) <= pages.CHINESE.keys() | {"GFLOPs", "mAP50", "mAP50-95"}
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("name", [model_cost.TABLE, experiment.TABLE])
+def test_the_markers_are_in_both_pages(page, name):
+    assert "-->\nnew\n<!--" in pages.replace_between(page.read_text(encoding="utf-8"), "new", page=page, name=name)
 
 
 @pytest.mark.parametrize("text", ["", START, f"{END}{START}"])
 def test_a_page_without_markers_is_left_alone(text):
     with pytest.raises(InputError, match="cost table"):
-        pages.replace_between(text, "table", page=pages.PAGE, name=model_cost.TABLE)
+        pages.replace_between(text, "table", page=Path("page.md"), name=model_cost.TABLE)
 
 
 def test_the_experiment_is_planned_seed_by_seed_and_spreads_nothing_from_scratch():
