@@ -1,5 +1,5 @@
-"""AutoBatch (--batch-size -1): the batch size that fills the memory, from trial steps with small batches. Not for what a
-training step is: that comes as a function."""
+"""AutoBatch (--batch-size -1): the batch size that fills the memory, from trial steps with small batches. Not for
+what a training step is: that comes as a function."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ FALLBACK = 16  # where memory cannot be measured
 class MemoryMeter:
     """The memory of one device, in bytes; None where the system does not tell.
 
-    used, available: now. peak_of: the most that was used while the function ran. fraction: how much of what is available
-    a step may fill. most: the largest batch size that makes sense.
+    used, available: now. peak_of: the most that was used while the function ran. fraction: how much of what is
+    available a step may fill. most: the largest batch size that makes sense.
     """
 
     used: Callable[[], int | None]

@@ -2,15 +2,28 @@
 
 import base64
 import os
+import pickle
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.label_index import in_child, synthetic_index, unique_memory, walked_in_parts
 from utils.errors import InputError
 from utils.label_files import LabelFault, parse_labels
-from utils.labels import ARRAYS, LabelIndex, cache_file, image_files, index_labels, label_path, verify
+from utils.labels import (
+    ARRAYS,
+    LabelIndex,
+    cache_file,
+    fingerprint,
+    image_files,
+    index_labels,
+    label_path,
+    verify,
+    write_cache,
+)
 
 # Where ours reads better than the reference (docs/differences.md); every other golden case must agree in full.
 BETTER = {
@@ -268,3 +281,80 @@ def test_what_is_missing_and_wrong_is_named(tmp_path, caplog, monkeypatch):
     assert "val: 4 of 5 images are usable; labels: 4 found, 1 missing, 1 empty, 1 corrupt" in caplog.text
     assert str(tmp_path / "labels" / "b.txt") in caplog.text
     assert str(tmp_path / "labels" / "d.txt") in caplog.text
+
+
+# -------------------------------------------------------------------------------------------------------------- scale
+linux = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells what is not shared")
+
+
+def listed_index(images: int, boxes: int, root: Path) -> LabelIndex:
+    """The index of so many images that exist nowhere, from its cache."""
+    paths = [f"{root}/images/train/{i // 1000:04d}/{i:012d}.jpg" for i in range(images)]
+    write_cache(root / "train.cache", fingerprint(paths), synthetic_index(paths, boxes))
+    return index_labels(paths, cache=root / "train.cache")
+
+
+@pytest.mark.parametrize(
+    ("images", "boxes", "megabytes"),
+    [
+        (1, 0, 1),
+        (2_000, 16_000, 2),
+        pytest.param(1_000_000, 8_000_000, 400, marks=pytest.mark.slow),
+    ],
+)
+def test_a_large_index_is_small(images, boxes, megabytes, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.labels._verify_all", None)  # it comes from its cache, or this raises
+    index = listed_index(images, boxes, tmp_path)
+    assert (len(index), len(index.rows)) == (images, boxes)
+    assert sum(getattr(index, name).nbytes for name in ARRAYS) < megabytes * 1e6
+    assert not any(getattr(index, name).dtype == object for name in ARRAYS)
+    assert index.path(images - 1).endswith(f"{images - 1:012d}.jpg")
+    assert sum(len(index.labels(i)) for i in range(0, images, max(images // 100, 1))) <= boxes
+
+
+@linux
+@pytest.mark.slow
+def test_a_million_images_come_from_the_cache_in_400_mb(tmp_path):
+    """What the process's resident memory grows by at most, the list of paths not counted."""
+    listed_index(1_000_000, 8_000_000, tmp_path)
+    paths = [f"{tmp_path}/images/train/{i // 1000:04d}/{i:012d}.jpg" for i in range(1_000_000)]
+    _, _, peak, _, _ = in_child(lambda: index_labels(paths, cache=tmp_path / "train.cache"))
+    assert peak < 400e6
+
+
+def growth(walk) -> int:
+    """Bytes that a forked worker has more of its own after the walk than before its second half."""
+    first, last = map(int, in_child(lambda: " ".join(map(str, walk())))[-1].split())
+    return last - first
+
+
+@linux
+@pytest.mark.parametrize(
+    ("images", "boxes"), [(20_000, 160_000), pytest.param(1_000_000, 8_000_000, marks=pytest.mark.slow)]
+)
+def test_a_worker_that_walks_the_index_copies_nothing(images, boxes, tmp_path):
+    index = listed_index(images, boxes, tmp_path)
+    assert growth(lambda: walked_in_parts(index)) < 500_000
+
+
+@linux
+def test_a_worker_that_walks_python_objects_copies_them():
+    """That the test above would see it."""
+    held = [f"{i:060d}" for i in range(20_000)]
+
+    def walk():
+        for part in (held[:1], held):
+            for text in part:
+                len(text)
+            yield unique_memory()
+
+    assert growth(walk) > 1_000_000
+
+
+def test_workers_that_are_not_forked_share_the_index(tmp_path):
+    index = listed_index(2_000, 16_000, tmp_path)
+    first, second = (bytes(ForkingPickler.dumps(index)) for _ in range(2))
+    assert max(len(first), len(second)) < 20_000  # the arrays would be 400,000
+    for copy in (pickle.loads(first), pickle.loads(second), pickle.loads(pickle.dumps(index))):
+        assert_same(copy, index)
+        assert copy.path(7) == index.path(7)
