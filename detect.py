@@ -18,32 +18,45 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--weights", nargs="+", default=[], help="checkpoint, .pt (default: the newest run's best.pt)")
-    add("--source", default="data/images", help="image, video, directory, glob or .txt list (default data/images)")
+    add("--source", default="data/images", help="picture, video, directory, glob or .txt list (default: data/images)")
     add("--data", default="", help="data YAML whose class names are used (default: those in the weights)")
-    size_help = "side, or height and width, in pixels (default 640)"
+    size_help = "longer side, or height and width, in pixels (default: 640)"
     add("--imgsz", "--img", "--img-size", nargs="+", type=int, default=[640], help=size_help)
-    add("--conf-thres", type=float, default=0.25, help="least confidence of a detection (default 0.25)")
-    add("--iou-thres", type=float, default=0.45, help="NMS keeps one of two boxes that overlap by more (default 0.45)")
-    add("--max-det", type=int, default=1000, help="detections a picture at most (default 1000)")
-    add("--device", default="", help="0 or cpu or mps; empty: the best there is")
-    add("--view-img", action="store_true", help="show the results in a window")
-    add("--save-txt", action="store_true", help="detections as label files in labels/")
-    add("--save-conf", action="store_true", help="with their confidence as a sixth column")
-    add("--save-crop", action="store_true", help="each detection cut out, in crops/<class>/")
-    add("--save-csv", action="store_true", help="a table of all detections, predictions.csv")
-    add("--nosave", action="store_true", help="do not save annotated pictures and videos")
-    add("--classes", nargs="+", type=int, help="only these classes: --classes 0, or --classes 0 2 3")
-    add("--agnostic-nms", action="store_true", help="boxes suppress each other across classes")
-    add("--visualize", action="store_true", help="each layer's feature maps, and dynamic layers' attention")
-    add("--project", default="runs/detect", help="results are saved to project/name")
-    add("--name", default="exp", help="results are saved to project/name; exp, exp2, exp3, ...")
-    add("--exist-ok", action="store_true", help="write into project/name even where it exists")
-    line_help = "width of the boxes' lines in pixels (default 3, thinner on thumbnails, wider on huge pictures)"
+    add("--conf-thres", type=float, default=0.25, help="least confidence of a detection, 0 to 1 (default: 0.25)")
+    add(
+        "--iou-thres",
+        type=float,
+        default=0.45,
+        help="NMS keeps one of two boxes whose IoU is more, 0 to 1 (default: 0.45)",
+    )
+    add("--max-det", type=int, default=1000, help="detections a picture at most (default: 1000)")
+    add("--device", default="", help="CUDA device number, cpu or mps (default: the best there is)")
+    add("--view-img", action="store_true", help="show the results in a window (default: off)")
+    add("--save-txt", action="store_true", help="detections as label files in labels/ (default: off)")
+    add("--save-conf", action="store_true", help="with their confidence, 0 to 1, as a sixth column (default: without)")
+    add("--save-crop", action="store_true", help="each detection cut out, in crops/<class>/ (default: off)")
+    add("--save-csv", action="store_true", help="a table of all detections, predictions.csv (default: off)")
+    add("--nosave", action="store_true", help="do not save annotated pictures and videos (default: save them)")
+    add("--classes", nargs="+", type=int, help="numbers of the classes to show, such as 0 2 3 (default: all)")
+    add(
+        "--agnostic-nms", action="store_true", help="boxes suppress each other across classes (default: within a class)"
+    )
+    add(
+        "--visualize",
+        action="store_true",
+        help="each layer's feature maps, and dynamic layers' attention (default: off)",
+    )
+    add("--project", default="runs/detect", help="directory of runs (default: runs/detect)")
+    add("--name", default="exp", help="directory of this run in it; exp2, exp3, ... where it exists (default: exp)")
+    add(
+        "--exist-ok", action="store_true", help="write into project/name even where it exists (default: into a new one)"
+    )
+    line_help = "width of the boxes' lines in pixels (default: 3; less on thumbnails, more on huge pictures)"
     add("--line-thickness", type=int, help=line_help)
-    add("--hide-labels", action="store_true", help="boxes without class names")
-    add("--hide-conf", action="store_true", help="class names without confidences")
-    add("--half", action="store_true", help="float16 arithmetic, on CUDA devices")
-    add("--vid-stride", type=int, default=1, help="of a video, every n-th frame (default 1)")
+    add("--hide-labels", action="store_true", help="boxes without class names (default: with)")
+    add("--hide-conf", action="store_true", help="class names without confidences (default: with)")
+    add("--half", action="store_true", help="float16 arithmetic, on CUDA devices (default: float32)")
+    add("--vid-stride", type=int, default=1, help="of a video, every N-th frame (default: 1)")
     return parser
 
 

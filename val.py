@@ -18,29 +18,52 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", help="data YAML (default: the one the weights were trained on, else data/digits.yaml)")
     add("--weights", nargs="+", help="checkpoint, .pt (default: the newest run's best.pt); several for --task compare")
-    add("--batch-size", type=int, default=32, help="images a batch (default 32)")
-    add("--imgsz", "--img", "--img-size", type=int, help="side in pixels (default: the data YAML's own, else 640)")
-    add("--conf-thres", type=float, default=0.001, help="least confidence of a detection (default 0.001)")
-    add("--iou-thres", type=float, default=0.6, help="NMS keeps one of two boxes that overlap by more (default 0.6)")
-    add("--max-det", type=int, default=300, help="detections an image at most (default 300)")
+    add("--batch-size", type=int, default=32, help="pictures a batch (default: 32)")
+    add(
+        "--imgsz",
+        "--img",
+        "--img-size",
+        type=int,
+        help="longer side in pixels (default: the data YAML's own, else 640)",
+    )
+    add("--conf-thres", type=float, default=0.001, help="least confidence of a detection, 0 to 1 (default: 0.001)")
+    add(
+        "--iou-thres",
+        type=float,
+        default=0.6,
+        help="NMS keeps one of two boxes whose IoU is more, 0 to 1 (default: 0.6)",
+    )
+    add("--max-det", type=int, default=300, help="detections a picture at most (default: 300)")
     add(
         "--task",
         choices=("train", "val", "test", "compare"),
         default="val",
-        help="which split of the data (default val), or compare: several --weights on val, with intervals",
+        help="split of the data, or compare: several --weights on val, with intervals (default: val)",
     )
-    add("--device", default="", help="0 or cpu or mps; empty: the best there is")
-    add("--workers", type=int, default=8, help="loader processes at most (default 8; capped by CPUs and batch size)")
-    add("--single-cls", action="store_true", help="treat all classes as one")
-    add("--verbose", action="store_true", help="a line for each class, also where there are 50 or more")
-    add("--save-txt", action="store_true", help="detections as label files in labels/")
-    add("--save-conf", action="store_true", help="with their confidence as a sixth column")
-    add("--save-json", action="store_true", help="detections as a COCO results file, scored where annotations are")
-    add("--attention", action="store_true", help="what the kernels of dynamic layers do: attention.png, attention.csv")
-    add("--project", default="runs/val", help="results are saved to project/name")
-    add("--name", default="exp", help="results are saved to project/name; exp, exp2, exp3, ...")
-    add("--exist-ok", action="store_true", help="write into project/name even where it exists")
-    add("--half", action="store_true", help="16-bit arithmetic where the device is fast at it")
+    add("--device", default="", help="CUDA device number, cpu or mps (default: the best there is)")
+    add("--workers", type=int, default=8, help="loader processes at most; also by CPUs and batch size (default: 8)")
+    add(
+        "--single-cls",
+        action="store_true",
+        help="all classes are one (default: as the data YAML has them, or as they were trained)",
+    )
+    add("--verbose", action="store_true", help="a line for each class (default: only below 50 classes)")
+    add("--save-txt", action="store_true", help="detections as label files in labels/ (default: off)")
+    add("--save-conf", action="store_true", help="with their confidence, 0 to 1, as a sixth column (default: without)")
+    add(
+        "--save-json",
+        action="store_true",
+        help="detections as a COCO results file, scored where annotations are (default: off)",
+    )
+    add(
+        "--attention", action="store_true", help="what kernels of dynamic layers do: attention.png, .csv (default: off)"
+    )
+    add("--project", default="runs/val", help="directory of runs (default: runs/val)")
+    add("--name", default="exp", help="directory of this run in it; exp2, exp3, ... where it exists (default: exp)")
+    add(
+        "--exist-ok", action="store_true", help="write into project/name even where it exists (default: into a new one)"
+    )
+    add("--half", action="store_true", help="16-bit arithmetic where the device is fast at it (default: 32-bit)")
     return parser
 
 
