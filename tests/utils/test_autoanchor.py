@@ -156,3 +156,12 @@ def test_order_of_levels_golden(facts, case):
     assert torch.equal(cells, (pixels / STRIDES.view(3, 1, 1)).flip(0)) == reference_swaps
     swaps = reference_swaps and case not in ORDER_DIFFERS
     assert torch.equal(in_stride_order(pixels, STRIDES), pixels.flip(0) if swaps else pixels)
+
+
+def test_recall_of_many_labels_goes_in_parts(monkeypatch):
+    rng = np.random.default_rng(0)
+    wh, anchors = rng.uniform(2, 300, (1001, 2)), rng.uniform(10, 200, (9, 2))
+    whole = best_possible_recall(wh, anchors, 4.0)
+    for size in (1, 7, 1000, 1001):
+        monkeypatch.setattr("utils.autoanchor.SAMPLE", size)
+        assert best_possible_recall(wh, anchors, 4.0) == pytest.approx(whole, rel=1e-12)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from utils.errors import InputError
-from utils.loggers import COLUMNS
+from utils.logger_csv import COLUMNS
 from utils.plots import (
     detections_as_targets,
     plot_feature_maps,
@@ -128,3 +128,14 @@ def test_feature_maps(tmp_path, shape):
 def test_neither_matplotlib_nor_pandas_is_loaded_before_a_chart_is_drawn():
     code = "import sys, utils.plots, utils.loggers; sys.exit(bool({'matplotlib', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_pictures_of_many_labels_count_a_selection(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr("utils.plots._class_bars", lambda axes, classes, names: titles.append(f"bars {len(classes)}"))
+    monkeypatch.setattr(
+        "utils.plots._correlogram", lambda boxes, file, total: titles.append(f"{len(boxes)} of {total}")
+    )
+    monkeypatch.setattr("utils.plots.MOST_COUNTED", 10)
+    plot_labels(np.full((25, 5), 0.5, np.float32), {0: "a"}, tmp_path)
+    assert titles == ["bars 25", "9 of 25"]
