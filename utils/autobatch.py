@@ -12,6 +12,7 @@ from torch import nn
 from utils.errors import InputError
 from utils.log import LOGGER
 from utils.memory import forget_peak, memory_share, peak_memory, resident_memory
+from utils.torch_utils import to_channels_last_
 
 AUTO = -1  # what --batch-size is then
 TRIED = (1, 2, 4, 8, 16)
@@ -131,7 +132,7 @@ def trial_step(
 ) -> Callable[[int], None]:
     """A function that trains a copy of the model on n grey pictures of imgsz x imgsz pixels, for one step, with an
     average's and an optimizer's memory; the model itself stays as it is. dtype: to autocast to, None = float32."""
-    trained = copy.deepcopy(model).to(device).train()  # in the end as large as the average that a training keeps
+    trained = to_channels_last_(copy.deepcopy(model).to(device)).train()  # as large as the average a training keeps
     optimizer = torch.optim.AdamW(trained.parameters(), lr=0.0)  # of our optimizers the one that keeps most
 
     def step(n: int) -> None:
