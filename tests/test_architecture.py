@@ -29,9 +29,12 @@ BUILDING = {
         "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml utils/nms utils/loss "
         "utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator utils/figures "
         "utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits utils/optim utils/autoanchor utils/logger_csv "
-        "utils/coco utils/attention utils/logged_run"
+        "utils/coco utils/attention utils/logged_run utils/evolution"
     ),
-    3: "models/blocks_dynamic utils/logger_tensorboard utils/logger_wandb utils/logger_mlflow",
+    3: (
+        "models/blocks_dynamic utils/logger_tensorboard utils/logger_wandb utils/logger_mlflow utils/study "
+        "utils/evolution_plots"
+    ),
     4: (
         "models/blocks_conv models/attention_probe utils/curves utils/plots utils/data_config utils/datasets "
         "utils/sources utils/attention_plots utils/loggers"
@@ -42,7 +45,8 @@ BUILDING = {
     8: "engine/validator engine/detector engine/training_options utils/compare_plots",
     9: "engine/training_setup",
     10: "engine/trainer engine/comparer",
-    11: "train val detect",
+    11: "engine/evolver",
+    12: "train val detect",
 }
 FLOORS = {f"{name}.py": floor for floor, names in BUILDING.items() for name in names.split()}
 ABSENT = {"general.py", "misc.py", "helpers.py"}  # what CONTRIBUTING.md says that there is none of

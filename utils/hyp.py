@@ -110,12 +110,17 @@ def load_hyp(source: str | Path | Mapping[str, Any]) -> Hyp:
     return Hyp(**values)
 
 
-def save_hyp(hyp: Hyp, path: str | Path) -> None:
-    """Writes a YAML file that `load_hyp` reads back to an equal Hyp."""
+def hyp_yaml(hyp: Hyp) -> str:
+    """The text of a YAML file that `load_hyp` reads back to an equal Hyp."""
     values = {key: value for key, value in dataclasses.asdict(hyp).items() if value is not None}
     if not hyp.label_smoothing:
         del values["label_smoothing"]
-    Path(path).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def save_hyp(hyp: Hyp, path: str | Path) -> None:
+    """Writes a YAML file that `load_hyp` reads back to an equal Hyp."""
+    Path(path).write_text(hyp_yaml(hyp), encoding="utf-8")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,0 +1,302 @@
+"""--evolve: trainings one after another, each with other hyperparameters, in a study that can be continued and shared.
+Not for how values are drawn (utils/study.py) nor for the ranges (utils/evolution.py)."""
+
+import os
+import shlex
+import shutil
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from engine.trainer import train
+from engine.training_epoch import TrainingDiverged
+from engine.training_options import check_writable, checked_options, fill_defaults
+from engine.training_setup import training_data
+from models.common import dynamic_layers
+from models.weights import read_checkpoint
+from models.yolo import DetectionModel
+from utils.callbacks import Callbacks
+from utils.errors import InputError
+from utils.evolution import METRICS, Range, best_of, drawn_hyp, search_space, write_best, write_table
+from utils.evolution_plots import plot_evolution
+from utils.files import atomic_write, increment_path, newest_run
+from utils.hyp import Hyp, load_hyp, save_hyp
+from utils.log import LOGGER
+from utils.metrics import fitness
+from utils.study import (
+    RESULT,
+    agree_on,
+    draw,
+    open_study,
+    put_back,
+    require_optuna,
+    results,
+    sqlite_url,
+    without_password,
+)
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+PROJECT = "runs/evolve"
+DATABASE = "evolve.db"
+KEPT_ON_RESUME = ("evolve", "device", "workers", "cache")  # honoured beside the study's own options
+SHARED = (
+    "epochs",
+    "batch_size",
+    "imgsz",
+    "rect",
+    "noval",
+    "noautoanchor",
+    "image_weights",
+    "multi_scale",
+    "single_cls",
+    "optimizer",
+    "quad",
+    "cos_lr",
+    "label_smoothing",
+    "patience",
+    "freeze",
+    "close_mosaic",
+)  # fmt: skip  (what makes the trials of a study comparable)
+FILES = ("data", "cfg", "weights")  # of these the names: other machines may have them elsewhere
+WITHOUT_TRIALS = (
+    "evolve",
+    "evolve_storage",
+    "resume",
+    "project",
+    "name",
+    "exist_ok",
+    "hyp",
+    "nosave",
+    "noval",
+    "noplots",
+    "save_period",
+)  # fmt: skip  (options that the training with the result does not need)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What all trials of one call have in common."""
+
+    opt: Namespace
+    directory: Path
+    start: Hyp  # the hyperparameters given, with which the first trial trains
+    space: Mapping[str, Range]
+    storage: str  # --evolve-storage without its password; empty: an SQLite file in the directory
+
+
+def evolve(opt: Namespace) -> Hyp | None:
+    """Makes `opt.evolve` trials in a new study, or in that of the directory which --resume or --exist-ok names. Returns
+    the best hyperparameters of the whole study; None where no trial got to its end.
+
+    Differs from v6.1: TPE and pruning by the median instead of mutations of the best; a trial is validated at each
+    epoch and judged by its best one; it leaves no weights behind; the study can be shared by several processes.
+    Raises InputError where input cannot be used, and with that of a trial that ends so.
+    """
+    require_optuna()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "--evolve trains one model at a time in one process; start it once per GPU instead, with the same --name "
+            "and --exist-ok"
+        )
+    search = prepare_search(opt)
+    study = begin_study(search)
+    try:
+        study.optimize(
+            lambda trial: run_trial(search, study, trial),
+            n_trials=search.opt.evolve,
+            callbacks=[lambda study, _: write_results(search, study)],
+            gc_after_trial=True,
+        )
+    except KeyboardInterrupt:
+        LOGGER.info(f"\nThe study is kept; to go on with it: {resume_command(search)}")
+        raise
+    return tell_best(search, study)
+
+
+# -------------------------------------------------------------------------------------------------------------- options
+def prepare_search(opt: Namespace) -> Search:
+    """Options -> what the trials share, with the study's directory. Raises InputError before anything is written."""
+    opt = checked_options(opt)
+    if opt.resume:
+        opt = resumed_options(opt)
+        directory = Path(opt.save_dir)
+    else:
+        opt.project = opt.project if "project" in opt.given else PROJECT
+        check_writable(Path(opt.project) / opt.name, "--project")
+        directory = None
+    storage = opt.evolve_storage and without_password(opt.evolve_storage)
+    opt = fill_defaults(opt, training_data(opt))
+    start = load_hyp(opt.hyp)
+    space = search_space(start, dynamic=is_dynamic(opt))
+    directory = directory or increment_path(Path(opt.project) / opt.name, opt.exist_ok, mkdir=True)
+    return Search(opt, directory, start, space, storage)
+
+
+def resumed_options(opt: Namespace) -> Namespace:
+    """With --resume the options of the study that goes on. Raises InputError where there is none."""
+    directory = _resumed_directory(opt.resume)
+    saved = yaml.safe_load((directory / "opt.yaml").read_text(encoding="utf-8"))
+    kept = {name: getattr(opt, name) for name in opt.given if name in KEPT_ON_RESUME}
+    ignored = sorted(set(opt.given) - {*KEPT_ON_RESUME, "evolve_storage", "resume", "exist_ok"})
+    if ignored:
+        LOGGER.warning(f"--resume takes these from {directory}, what was given is ignored: {', '.join(ignored)}")
+    storage = opt.evolve_storage and without_password(opt.evolve_storage)
+    if storage != saved["evolve_storage"]:
+        lies_in = saved["evolve_storage"] or directory / DATABASE
+        raise InputError(f"--resume: the study lies in {lies_in}, got --evolve-storage {storage!r}")
+    hyp = str((directory / "hyp.yaml").resolve())
+    own = {"hyp": hyp, "save_dir": str(directory), "evolve_storage": opt.evolve_storage}
+    return Namespace(**{**vars(opt), **saved, **kept, **own})
+
+
+def _resumed_directory(resume: str | bool) -> Path:
+    found = newest_run("runs", DATABASE) if resume is True else Path(resume)
+    if found is None:
+        raise InputError(f"--evolve --resume: no {DATABASE} was found below runs/; give a directory")
+    directory = found if found.is_dir() else found.parent
+    if not (directory / "opt.yaml").is_file() or (directory / "weights").exists():
+        raise InputError(f"--evolve --resume: the directory of an earlier --evolve was expected, got {found}")
+    return directory
+
+
+def is_dynamic(opt: Namespace) -> bool:
+    """Whether the model has dynamic layers, so that their hyperparameters matter."""
+    return bool(dynamic_layers(DetectionModel(opt.cfg or read_checkpoint(opt.weights).yaml)))
+
+
+def settings(search: Search) -> dict[str, Any]:
+    """What processes that share a study must agree on."""
+    opt = search.opt
+    names = {name: Path(getattr(opt, name)).name for name in FILES}
+    return {**names, **{name: getattr(opt, name) for name in SHARED}, **asdict(search.start)}
+
+
+def train_command(search: Search) -> str:
+    """The command line of a training with the options of the search and the best hyperparameters."""
+    words = ["python", "train.py"]
+    for name in (name for name in search.opt.given if name not in WITHOUT_TRIALS):
+        value, flag = getattr(search.opt, name), name.replace("_", "-")
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", *map(str, values)]
+    return shlex.join([*words, "--hyp", str(search.directory / "hyp_evolve.yaml")])
+
+
+def resume_command(search: Search) -> str:
+    """The command line that adds trials to the study."""
+    words = ["python", "train.py", "--evolve", str(search.opt.evolve), "--resume", str(search.directory)]
+    return shlex.join([*words, *(["--evolve-storage", search.storage] if search.storage else [])])
+
+
+# --------------------------------------------------------------------------------------------------------------- trials
+def begin_study(search: Search) -> "Study":
+    """Opens the study; its first trial will be the hyperparameters given. Writes opt.yaml and hyp.yaml where they are
+    new."""
+    opt, directory = search.opt, search.directory
+    url = opt.evolve_storage or sqlite_url(directory / DATABASE)
+    study = open_study(url, opt.name if opt.evolve_storage else "evolve", seed=opt.seed, warmup=opt.epochs // 3)
+    agree_on(study, settings(search), str(directory))
+    if not (directory / "opt.yaml").exists():
+        save_hyp(search.start, directory / "hyp.yaml")
+        options = {**vars(opt), "evolve_storage": search.storage}
+        with atomic_write(directory / "opt.yaml") as stream:
+            stream.write(yaml.safe_dump(options, sort_keys=False).encode())
+    study.enqueue_trial({name: getattr(search.start, name) for name in search.space}, skip_if_exists=True)
+    LOGGER.info(
+        f"Study in {directory}: {len(results(study, search.start))} trials so far, {opt.evolve} more; varied are "
+        f"{', '.join(search.space)}"
+    )
+    return study
+
+
+def run_trial(search: Search, study: "Study", trial: "Trial") -> float:
+    """One training; its fitness. Raises optuna's TrialPruned where it was ended early. Interrupted, or with input that
+    cannot be used, it is put back into the queue."""
+    from optuna import TrialPruned
+
+    directory = search.directory / f"trial{trial.number}"
+    directory.mkdir(exist_ok=True)
+    save_hyp(drawn_hyp(search.start, draw(trial, search.space)), directory / "hyp.yaml")
+    LOGGER.info(f"\nTrial {trial.number} in {directory}")
+    watch = TrialWatch(trial, search.opt.epochs)
+    try:
+        train(trial_options(search, directory), watch.callbacks)
+    except TrainingDiverged as error:
+        LOGGER.warning(f"Trial {trial.number} counts as fitness 0: {error}")
+        watch.state, watch.fitness = "diverged", 0.0
+    except (KeyboardInterrupt, InputError):
+        put_back(study, study.trials[trial.number])
+        raise
+    finally:
+        shutil.rmtree(directory / "weights", ignore_errors=True)
+    trial.set_user_attr(RESULT, watch.result())
+    if watch.state == "pruned":
+        raise TrialPruned
+    return watch.fitness
+
+
+def trial_options(search: Search, directory: Path) -> Namespace:
+    """The options of one trial's training, which leaves no more than tables behind."""
+    own = {"evolve": None, "evolve_storage": "", "resume": False, "project": str(directory.parent), "exist_ok": True}
+    own |= {"name": directory.name, "hyp": str(directory / "hyp.yaml"), "nosave": True, "noplots": True}
+    return Namespace(**{**vars(search.opt), **own, "save_period": -1, "given": []})
+
+
+class TrialWatch:
+    """Listens to a trial's training: keeps the figures of its best epoch and ends it where the study asks for that."""
+
+    def __init__(self, trial: "Trial", epochs: int) -> None:
+        self.trial, self.last = trial, epochs - 1
+        self.state, self.epochs, self.fitness = "complete", 0, -1.0
+        self.metrics = dict.fromkeys(METRICS, 0.0)
+        self.callbacks = Callbacks()
+        self.callbacks.register_all(self)
+
+    def on_fit_epoch_end(self, epoch: int, values: Mapping[str, float], **_: Any) -> None:
+        """Reports the epoch's fitness to the study."""
+        metrics = {name: float(values[name]) for name in METRICS}
+        score = fitness(*(metrics[name] for name in METRICS[:4]))
+        self.epochs = epoch + 1
+        if score > self.fitness:
+            self.fitness, self.metrics = score, metrics
+        self.trial.report(score, epoch)
+        if epoch < self.last and self.trial.should_prune():
+            self.state, self.callbacks.stop_training = "pruned", True
+            LOGGER.info(f"Trial {self.trial.number} is pruned: its best epoch is worse than those of most trials")
+
+    def result(self) -> dict[str, Any]:
+        """What the study keeps of it: the arguments of TrialResult, without its number and hyperparameters."""
+        return {"state": self.state, "epochs": self.epochs, "fitness": self.fitness, "metrics": self.metrics}
+
+
+# -------------------------------------------------------------------------------------------------------------- results
+def write_results(search: Search, study: "Study") -> None:
+    """Writes evolve.csv, hyp_evolve.yaml and evolve.png of the whole study, again where another process has finished a
+    trial in between."""
+    trials, written = results(study, search.start), None
+    while len(trials) != written:
+        write_table(trials, search.directory / "evolve.csv")
+        if best := best_of(trials):
+            write_best(best, search.directory / "hyp_evolve.yaml", trials=len(trials), command=train_command(search))
+        if not search.opt.noplots:
+            plot_evolution(trials, search.space, search.directory / "evolve.png")
+        trials, written = results(study, search.start), len(trials)
+
+
+def tell_best(search: Search, study: "Study") -> Hyp | None:
+    """Logs what came out and how to go on from it. Returns the best hyperparameters, None where there are none."""
+    trials = results(study, search.start)
+    best = best_of(trials)
+    if best is None:
+        LOGGER.info(f"No trial of {search.directory} got to its end yet; to go on: {resume_command(search)}")
+        return None
+    LOGGER.info(
+        f"\nBest of {len(trials)} trials in {search.directory}: trial {best.number}, fitness {best.fitness:.4g}\n"
+        f"To train with its hyperparameters: {train_command(search)}\nMore trials: {resume_command(search)}"
+    )
+    return best.hyp

@@ -1,0 +1,165 @@
+"""The study of a search for hyperparameters: a database of trials that a process can come back to and that several can
+share, and the optuna objects around it. Not for what is searched, nor for training."""
+
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from utils.errors import InputError
+from utils.evolution import Range, TrialResult, drawn_hyp
+from utils.hyp import Hyp
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+
+HEARTBEAT_S = 10  # between two signs of life of a running trial
+GRACE_S = 120  # without one, after which its process is taken for dead
+LOCKED_S = 60  # that a process waits for another one's write to SQLite
+OPENING_PAUSES_S = (0.3, 0.6, 1.2, 0)  # before it is tried again: of processes that make one at once, one succeeds
+STARTUP_TRIALS = 10  # drawn at random before the sampler learns from them
+UNPRUNED_TRIALS = 5  # that must be complete before one is pruned
+RESULT = "result"  # the attribute of a trial that holds what it reached
+SETTINGS = "settings"  # the attribute of a study that holds what all its trials share
+
+
+def require_optuna() -> None:
+    """Raises InputError where optuna is not installed; silences its log, as ours tells of each trial."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise InputError(
+            "--evolve needs optuna, which is not installed: pip install -r requirements-evolve.txt"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def sqlite_url(file: Path) -> str:
+    """The database URL of an SQLite file."""
+    import sqlalchemy
+
+    return sqlalchemy.URL.create("sqlite", database=str(file.resolve())).render_as_string()
+
+
+def without_password(url: str) -> str:
+    """The database URL as it may be written down. Raises InputError where it is none."""
+    import sqlalchemy
+
+    try:
+        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise InputError(
+            f"--evolve-storage: a database URL such as postgresql://user@host/database was expected, got {url!r}"
+        ) from error
+
+
+def open_study(url: str, name: str, *, seed: int, warmup: int) -> "Study":
+    """The study of that name in the database, made where it is not there; higher values are better. A trial whose
+    process has died is put back into the queue by the next trial that starts after GRACE_S. No trial is pruned in its
+    first `warmup` epochs. Raises InputError where the database cannot be opened."""
+    import optuna
+    import sqlalchemy
+
+    for seconds in OPENING_PAUSES_S:
+        try:
+            return optuna.create_study(
+                storage=_storage(url),
+                study_name=name,
+                direction="maximize",
+                load_if_exists=True,
+                sampler=_sampler(seed),
+                pruner=_pruner(warmup),
+            )
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
+            problem = error
+            time.sleep(seconds)
+    raise InputError(f"the study's database {without_password(url)} cannot be opened: {problem}") from problem
+
+
+def _storage(url: str) -> "RDBStorage":
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.storages import RDBStorage
+
+    is_file = url.startswith("sqlite:")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # of the heartbeat
+        return RDBStorage(
+            url,
+            engine_kwargs={"connect_args": {"timeout": LOCKED_S}} if is_file else {"pool_pre_ping": True},
+            heartbeat_interval=HEARTBEAT_S,
+            grace_period=GRACE_S,
+            heartbeat_stale_trial_callback=put_back,
+        )
+
+
+def _sampler(seed: int) -> "BaseSampler":
+    """TPE (Bergstra et al., NeurIPS 2011) whose draws depend on seed, trial number and the trials before it alone, so
+    that processes that share a study, and one that comes back to it, do not draw the same again."""
+    from optuna.samplers import BaseSampler, TPESampler
+
+    class SeededByTrial(BaseSampler):
+        def before_trial(self, study: "Study", trial: "FrozenTrial") -> None:
+            (drawn,) = np.random.SeedSequence((seed, trial.number)).generate_state(1)
+            self._tpe = TPESampler(
+                n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True, seed=int(drawn)
+            )
+
+        def infer_relative_search_space(self, study: "Study", trial: "FrozenTrial") -> dict[str, Any]:
+            return self._tpe.infer_relative_search_space(study, trial)
+
+        def sample_relative(self, study: "Study", trial: "FrozenTrial", space: dict[str, Any]) -> dict[str, Any]:
+            return self._tpe.sample_relative(study, trial, space)
+
+        def sample_independent(self, study: "Study", trial: "FrozenTrial", name: str, distribution: Any) -> Any:
+            return self._tpe.sample_independent(study, trial, name, distribution)
+
+    return SeededByTrial()
+
+
+def _pruner(warmup: int) -> "BasePruner":
+    """Ends a trial whose best epoch so far is worse than the median of the complete trials at the same epoch."""
+    from optuna.pruners import MedianPruner
+
+    return MedianPruner(n_startup_trials=UNPRUNED_TRIALS, n_warmup_steps=warmup)
+
+
+def agree_on(study: "Study", settings: Mapping[str, Any], where: str) -> None:
+    """Notes down what all trials of a study share, where that is new. Raises InputError where the study was begun with
+    other settings: its trials could not be compared."""
+    known = study.user_attrs.get(SETTINGS)
+    if known is None:
+        study.set_user_attr(SETTINGS, dict(settings))
+        return
+    other = [f"{key}: {known[key]!r}, now {settings[key]!r}" for key in known if settings.get(key) != known[key]]
+    if other:
+        raise InputError(
+            f"the study in {where} was begun with other settings ({'; '.join(other)}); to go on with it: --evolve "
+            "--resume and its directory; for a new search: another --name"
+        )
+
+
+def draw(trial: "Trial", space: Mapping[str, Range]) -> dict[str, float]:
+    """A value for each hyperparameter of the space."""
+    return {name: trial.suggest_float(name, range_.low, range_.high, log=range_.log) for name, range_ in space.items()}
+
+
+def put_back(study: "Study", trial: "FrozenTrial") -> None:
+    """Puts the values of a trial that did not get to its end into the queue again."""
+    study.enqueue_trial({**trial.system_attrs.get("fixed_params", {}), **trial.params})
+
+
+def results(study: "Study", start: Hyp) -> list[TrialResult]:
+    """The study's finished trials in their order, of all processes."""
+    finished = (trial for trial in study.get_trials(deepcopy=False) if RESULT in trial.user_attrs)
+    return [
+        TrialResult(number=trial.number, hyp=drawn_hyp(start, trial.params), **trial.user_attrs[RESULT])
+        for trial in finished
+        if trial.state.is_finished()
+    ]
