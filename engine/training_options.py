@@ -30,16 +30,17 @@ WHOLE_RANGES = {
     "patience": (0, inf),
     "close_mosaic": (0, inf),
     "imgsz": (32, inf),
+    "evolve": (1, inf),
     "save_period": (-1, inf),
     "seed": (0, MAX_SEED),
 }
 RANGES = {**WHOLE_RANGES, "label_smoothing": (0, 1)}
-TEXTS = ("weights", "cfg", "data", "hyp", "device", "optimizer", "project", "name")
+TEXTS = ("weights", "cfg", "data", "hyp", "device", "optimizer", "project", "name", "evolve_storage")
 SWITCHES = (
     "rect", "nosave", "noval", "noplots", "noautoanchor", "image_weights", "multi_scale", "single_cls", "exist_ok",
     "quad", "cos_lr", "deterministic", "amp",
 )  # fmt: skip
-OPTIONAL = ("hyp", "imgsz")  # None: filled in later
+OPTIONAL = ("hyp", "imgsz", "evolve")  # None: not given
 CACHES = (None, "ram", "disk")
 
 
