@@ -24,12 +24,12 @@ OUTSIDE = ("tests/", "benchmarks/")  # not bound by the law of floors
 BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
     "utils/bootstrap utils/memory",
-    1: "utils/callbacks utils/hyp utils/files utils/torch_utils utils/label_files utils/video utils/surviving",
+    1: "utils/callbacks utils/distributed utils/hyp utils/files utils/torch_utils utils/label_files utils/video utils/surviving",
     2: (
         "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml utils/nms utils/loss "
         "utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator utils/figures "
-        "utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits utils/optim utils/autoanchor utils/logger_csv "
-        "utils/coco utils/attention utils/logged_run utils/evolution"
+        "utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits utils/optim utils/autoanchor "
+        "utils/logger_csv utils/coco utils/attention utils/logged_run utils/evolution"
     ),
     3: (
         "models/blocks_dynamic utils/logger_tensorboard utils/logger_wandb utils/logger_mlflow utils/study "

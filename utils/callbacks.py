@@ -1,41 +1,66 @@
 """Named moments of a training or validation that other code can hook into. What happens there is the listeners' affair:
-loggers live in utils/loggers.py."""
+loggers live in utils/loggers.py. docs/loggers.md tells when each hook is called.
+
+    callbacks = Callbacks()
+    callbacks.register("on_fit_epoch_end", lambda epoch, values, **_: print(epoch, values["metrics/mAP_0.5"]))
+    train.run(data="my.yaml", callbacks=callbacks)
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 from utils.errors import InputError
 
-HOOKS = (
-    "on_pretrain_routine_start",
-    "on_pretrain_routine_end",
-    "on_train_start",
-    "on_train_epoch_start",
-    "on_train_batch_start",
-    "optimizer_step",
-    "on_before_zero_grad",
-    "on_train_batch_end",
-    "on_train_epoch_end",
-    "on_val_start",
-    "on_val_batch_start",
-    "on_val_image_end",
-    "on_val_batch_end",
-    "on_val_end",
-    "on_fit_epoch_end",
-    "on_model_save",
-    "on_train_end",
-    "on_params_update",
-    "teardown",
-)
+# Hook -> the keyword arguments that its listeners get, in the order in which a training calls them.
+HOOKS: dict[str, tuple[str, ...]] = {
+    "on_params_update": ("params",),
+    "on_pretrain_routine_start": (),
+    "on_pretrain_routine_end": ("labels",),
+    "on_train_start": (),
+    "on_train_epoch_start": ("epoch",),
+    "on_train_batch_start": (),
+    "optimizer_step": (),
+    "on_before_zero_grad": (),
+    "on_train_batch_end": ("step", "batch", "model"),
+    "on_train_epoch_end": ("epoch",),
+    "on_val_start": (),
+    "on_val_batch_start": (),
+    "on_val_image_end": ("result",),
+    "on_val_batch_end": (),
+    "on_val_end": ("metrics",),
+    "on_fit_epoch_end": ("epoch", "values"),
+    "on_model_save": ("epoch", "file", "best"),
+    "on_train_end": ("save_dir", "metrics"),
+    "teardown": (),
+}
 
 
 class Callbacks:
-    """Listeners by hook, called in the order they came. A listener that wants the training to end sets
-    `stop_training`; the trainer looks at it after each epoch."""
+    """Listeners by hook, called in the order they came, those of `base` before. A listener that wants the training to
+    end sets `stop_training`; the trainer looks at it after each epoch.
 
-    def __init__(self) -> None:
-        self.stop_training = False
+    Differs from v6.1: listeners get keyword arguments by name, the same ones each time.
+    """
+
+    def __init__(self, base: "Callbacks | None" = None) -> None:
+        self._base = base
+        self._stop = False
         self._listeners: dict[str, list[Callable[..., Any]]] = {hook: [] for hook in HOOKS}
+
+    def for_one_run(self) -> "Callbacks":
+        """These listeners for a training that adds its own, which the next training must not call. A stop that was
+        asked for in an earlier training is over."""
+        self.stop_training = False
+        return Callbacks(base=self)
+
+    @property
+    def stop_training(self) -> bool:
+        """Whether a listener, here or in the base, wants the training to end after this epoch."""
+        return self._stop or (self._base is not None and self._base.stop_training)
+
+    @stop_training.setter
+    def stop_training(self, stop: bool) -> None:
+        self._stop = stop
 
     def register(self, hook: str, listener: Callable[..., Any]) -> None:
         """Calls `listener` at every `run(hook, ...)` from now on. Raises InputError for an unknown hook."""
@@ -52,7 +77,10 @@ class Callbacks:
 
     def run(self, hook: str, *args: Any, **kwargs: Any) -> None:
         """Calls the hook's listeners. Raises InputError for an unknown hook; what a listener raises passes through."""
-        for listener in tuple(self._of(hook)):
+        listeners = tuple(self._of(hook))
+        if self._base is not None:
+            self._base.run(hook, *args, **kwargs)
+        for listener in listeners:
             listener(*args, **kwargs)
 
     def _of(self, hook: str) -> list[Callable[..., Any]]:

@@ -1,106 +1,77 @@
-"""Loggers: listeners that put a training's figures and pictures somewhere. Each is a class whose methods bear the names
-of hooks; `callbacks.register_all(logger)` connects it, and the trainer never asks which are on."""
+"""Which loggers record a training. Each is a class whose methods bear the names of hooks (utils/callbacks.py), in a
+file of its own; the trainer never asks which are on."""
 
-import csv
-import io
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 
 from utils.errors import InputError
-from utils.files import atomic_write
-
-LOSSES = ("box_loss", "obj_loss", "cls_loss")
-COLUMNS = (
-    *(f"train/{loss}" for loss in LOSSES),
-    *(f"metrics/{figure}" for figure in ("precision", "recall", "mAP_0.5", "mAP_0.5:0.95")),
-    *(f"val/{loss}" for loss in LOSSES),
-    *(f"x/{setting}" for setting in ("lr0", "lr1", "lr2", "temperature")),
-)
-OPTIONAL = ("x/temperature",)  # only where a dynamic layer is in the model
-PICTURES = ("train_batch*.jpg", "val_batch*.jpg", "labels*.jpg", "*.png")
+from utils.log import LOGGER
+from utils.logged_run import LoggedRun
+from utils.logger_csv import CsvLogger
+from utils.logger_mlflow import MlflowLogger
+from utils.logger_tensorboard import TensorBoardLogger
+from utils.logger_wandb import NOT_GIVEN, WandbLogger, check_login
+from utils.surviving import Guarded
 
 
-class CsvLogger:
-    """Writes results.csv: one row an epoch. With `resume` it goes on in the file that is there: rows of epochs that are
-    trained again are replaced.
+@dataclass(frozen=True)
+class Choice:
+    """A logger that --loggers can name: how messages call it, what makes it from a LoggedRun, the package it needs with
+    the file that installs it, and what else is checked before a training begins."""
 
-    Differs from v6.1: cells are not padded with spaces, and a resumed run leaves no row twice.
-    """
+    title: str
+    make: Callable[..., object]
+    package: str
+    requirements: str
+    check: Callable[[], None] | None = None
 
-    def __init__(self, file: str | Path, *, resume: bool = False) -> None:
-        self.file = Path(file)
-        self._resume = resume
-        self._header: list[str] | None = None
 
-    def on_fit_epoch_end(self, epoch: int, values: Mapping[str, float], **_: Any) -> None:
-        """Adds the epoch's row. The columns are those of COLUMNS and after them whatever else the first row has; a
-        column that is missing then, or new later, is a ValueError."""
-        if self._header is None:
-            self._begin(epoch, values)
-        if unknown := set(values) - set(self._header):
-            raise ValueError(f"expected the columns of the first row, got also {sorted(unknown)} for {self.file}")
-        row = [str(epoch), *(format(float(values[name]), ".5g") if name in values else "" for name in self._header[1:])]
-        with open(self.file, "a", encoding="utf-8", newline="") as stream:
-            csv.writer(stream).writerow(row)
+def _tensorboard(run: LoggedRun) -> TensorBoardLogger:
+    return TensorBoardLogger(run.directory, first_epoch=run.first_epoch)
 
-    def _begin(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Writes the header and, on resume, the rows before this epoch."""
-        if missing := [name for name in COLUMNS if name not in values and name not in OPTIONAL]:
-            raise ValueError(f"expected a value for each column of results.csv, got none for {missing}")
-        known = [name for name in COLUMNS if name in values]
-        self._header = ["epoch", *known, *(name for name in values if name not in COLUMNS)]
-        kept = self._rows_before(epoch) if self._resume and self.file.exists() else []
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self._header, restval="", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(kept)
-        with atomic_write(self.file) as stream:
-            stream.write(text.getvalue().encode())
 
-    def _rows_before(self, epoch: int) -> list[dict[str, str]]:
-        """The rows of earlier epochs that are in the file; a last row that was cut off in writing is dropped."""
-        with open(self.file, encoding="utf-8", newline="") as stream:
-            table = [[cell.strip() for cell in line] for line in csv.reader(stream) if line]
-        if table and table[0][0] != "epoch":
+LOGGERS = {
+    "tensorboard": Choice("TensorBoard", _tensorboard, "tensorboard", "requirements.txt"),
+    "wandb": Choice("W&B", WandbLogger, "wandb", "requirements-wandb.txt", check_login),
+    "mlflow": Choice("MLflow", MlflowLogger, "mlflow", "requirements-mlflow.txt"),
+}
+DEFAULT = ("tensorboard",)
+
+
+def check_loggers(names: Iterable[str], *, entity: str | None = None, bbox_interval: int = NOT_GIVEN) -> None:
+    """Raises InputError, in the words of the flags, for what would keep a chosen logger from starting."""
+    if "wandb" not in names and (entity or bbox_interval != NOT_GIVEN):
+        raise InputError("--entity and --bbox_interval are for W&B: add --loggers wandb")
+    for name in names:
+        if name not in LOGGERS:
+            raise InputError(f"--loggers: {', '.join(LOGGERS)} are known, got {name!r}")
+        choice = LOGGERS[name]
+        if not installed(choice.package):
             raise InputError(
-                f"expected a results file whose first column is `epoch`, got `{table[0][0]}` in {self.file}"
+                f"--loggers {name}: the package {choice.package} is not installed; "
+                f"`pip install -r {choice.requirements}` does that"
             )
-        whole = [dict(zip(table[0], line, strict=True)) for line in table[1:] if len(line) == len(table[0])]
-        return [row for row in whole if row["epoch"].isdecimal() and int(row["epoch"]) < epoch]
+        if choice.check:
+            choice.check()
 
 
-class TensorBoardLogger:
-    """Scalars of every epoch and the run directory's pictures, for `tensorboard --logdir runs/train`. What an earlier
-    part of the run wrote from first_epoch on is not shown: those epochs are trained again."""
+def chosen_loggers(
+    names: Iterable[str], run: LoggedRun, *, entity: str | None = None, bbox_interval: int = NOT_GIVEN
+) -> list[Guarded]:
+    """The listeners that record this run: results.csv always, and those named. One that fails is told and dropped. What
+    draws the run's pictures has to be registered before them."""
+    run.forget_other_runs()
+    if "wandb" not in names and installed("wandb"):
+        LOGGER.info("W&B is installed, but not asked for: add --loggers wandb (v6.1 would have logged to it)")
+    extras = {"wandb": {"entity": entity, "bbox_interval": bbox_interval}}
+    chosen = {LOGGERS[name].title: partial(LOGGERS[name].make, run, **extras.get(name, {})) for name in names}
+    results = partial(CsvLogger, run.directory / "results.csv", resume=run.resumed)
+    return [Guarded(title, make) for title, make in {"results.csv": results, **chosen}.items()]
 
-    def __init__(self, run_dir: str | Path, *, first_epoch: int = 0) -> None:
-        from torch.utils.tensorboard import SummaryWriter
 
-        self.run_dir = Path(run_dir)
-        self._writer = SummaryWriter(str(run_dir), purge_step=first_epoch or None)
-        self._shown: set[Path] = set()
-        self._last_epoch = 0
-
-    def on_fit_epoch_end(self, epoch: int, values: Mapping[str, float], **_: Any) -> None:
-        """Adds the epoch's values, and the pictures that are new since the last epoch."""
-        self._last_epoch = epoch
-        for name, value in values.items():
-            self._writer.add_scalar(name, float(value), epoch)
-        self._add_new_pictures()
-        self._writer.flush()  # what follows may be interrupted
-
-    def on_train_end(self, **_: Any) -> None:
-        """Adds the pictures of the final validation and closes the file."""
-        self._add_new_pictures()
-        self._writer.close()
-
-    def _add_new_pictures(self) -> None:
-        import cv2
-
-        files = sorted(file for pattern in PICTURES for file in self.run_dir.glob(pattern))
-        for file in files:
-            picture = None if file in self._shown else cv2.imread(str(file), cv2.IMREAD_COLOR)
-            if picture is not None:
-                self._shown.add(file)
-                self._writer.add_image(file.stem, picture[..., ::-1].copy(), self._last_epoch, dataformats="HWC")
+def installed(package: str) -> bool:
+    """Whether it could be imported. A mere folder of that name in the working directory is no package."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None

@@ -63,3 +63,20 @@ def test_what_a_listener_raises_passes_through():
     callbacks.register("teardown", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         callbacks.run("teardown")
+
+
+def test_one_runs_own_listeners_and_stop_are_not_the_nexts():
+    callbacks, heard = Callbacks(), []
+    callbacks.register("teardown", lambda: heard.append("user"))
+    first = callbacks.for_one_run()
+    first.register("teardown", lambda: heard.append("first run"))
+    first.run("teardown")
+    callbacks.stop_training = True
+    assert first.stop_training
+    second = callbacks.for_one_run()
+    second.run("teardown")
+    assert heard == ["user", "first run", "user"]
+    assert not second.stop_training
+    second.stop_training = True
+    assert second.stop_training
+    assert not callbacks.stop_training

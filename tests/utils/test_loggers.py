@@ -1,94 +1,53 @@
-import csv
-
-import cv2
-import numpy as np
 import pytest
 
-from utils.callbacks import Callbacks
+from tests.utils.logging_run import begun_run
+from utils import loggers
 from utils.errors import InputError
-from utils.loggers import COLUMNS, CsvLogger, TensorBoardLogger
-
-STATIC = COLUMNS[:-1]
-
-
-def values_of(epoch, names=STATIC):
-    return {name: epoch + index / 100 for index, name in enumerate(names)}
+from utils.logger_csv import COLUMNS
+from utils.loggers import LOGGERS, check_loggers, chosen_loggers, installed
 
 
-def table(file):
-    with open(file, newline="") as stream:
-        return list(csv.reader(stream))
+@pytest.mark.parametrize(
+    ("names", "options", "told"),
+    [
+        ([], {"entity": "team"}, "add --loggers wandb"),
+        (["tensorboard"], {"bbox_interval": 5}, "add --loggers wandb"),
+        (["comet"], {}, "tensorboard, wandb, mlflow are known, got 'comet'"),
+        (["mlflow"], {}, "pip install -r requirements-mlflow.txt"),
+        (["wandb"], {"entity": "team"}, "pip install -r requirements-wandb.txt"),
+    ],
+)
+def test_what_keeps_a_logger_from_starting_is_told(names, options, told, monkeypatch):
+    monkeypatch.setattr(loggers, "installed", lambda package: package == "tensorboard")
+    check_loggers(["tensorboard"])
+    with pytest.raises(InputError, match=told):
+        check_loggers(names, **options)
 
 
-@pytest.mark.parametrize("names", [STATIC, COLUMNS])
-def test_columns_are_exactly_those_of_the_specification(tmp_path, names):
-    callbacks = Callbacks()
-    callbacks.register_all(CsvLogger(tmp_path / "results.csv"))
-    for epoch in range(2):
-        callbacks.run("on_fit_epoch_end", epoch=epoch, values=dict(reversed(values_of(epoch, names).items())))
-    lines = table(tmp_path / "results.csv")
-    assert lines[0] == ["epoch", *names]
-    assert [float(cell) for cell in lines[2]] == pytest.approx([1, *values_of(1, names).values()])
-    assert len(lines) == 3
+@pytest.mark.parametrize(
+    ("names", "made"),
+    [([], {"results"}), (["tensorboard"], {"results", "events"}), (["wandb"], {"results"})],
+)
+def test_results_csv_is_always_written_and_others_where_they_are_chosen(names, made, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(loggers, "installed", lambda package: True)
+    monkeypatch.setattr("utils.logger_wandb.WandbLogger.__init__", lambda *_, **__: 1 / 0)  # not reached without asking
+    run = begun_run(tmp_path)
+    (run.directory / "services.json").write_text('{"wandb": "of an older run"}')
+    listeners = chosen_loggers(names, run)
+    for listener in listeners:
+        if "on_fit_epoch_end" in dir(listener):
+            listener.on_fit_epoch_end(epoch=0, values=dict.fromkeys(COLUMNS, 0.0))
+    found = {file.name.split(".")[0] for file in run.directory.iterdir() if file.suffix not in (".yaml", "")}
+    assert found == made
+    log = capfd.readouterr().err
+    assert ("W&B failed" in log) == ("wandb" in names)
+    assert ("add --loggers wandb" in log) == ("wandb" not in names)
 
 
-def test_a_new_run_replaces_an_old_file(tmp_path):
-    (tmp_path / "results.csv").write_text("old")
-    CsvLogger(tmp_path / "results.csv").on_fit_epoch_end(0, values_of(0))
-    assert [line[0] for line in table(tmp_path / "results.csv")] == ["epoch", "0"]
-
-
-@pytest.mark.parametrize(("resumed_at", "epochs"), [(0, "0"), (2, "0 1 2"), (3, "0 1 2 3")])
-def test_resuming_appends_and_replaces_what_is_trained_again(tmp_path, resumed_at, epochs):
-    file = tmp_path / "results.csv"
-    first = CsvLogger(file)
-    for epoch in range(3):
-        first.on_fit_epoch_end(epoch, values_of(epoch))
-    with open(file, "a") as stream:
-        stream.write("3,0.5,0.")  # cut off by a power failure
-    CsvLogger(file, resume=True).on_fit_epoch_end(resumed_at, values_of(resumed_at))
-    lines = table(file)
-    assert [line[0] for line in lines[1:]] == epochs.split()
-    assert {len(line) for line in lines} == {1 + len(STATIC)}
-
-
-def test_resuming_reads_a_padded_file_of_v61_and_needs_no_file(tmp_path):
-    file = tmp_path / "results.csv"
-    header, row = ",".join(f"{name:>20}" for name in ("epoch", *STATIC)), ",".join(f"{0.5:>20}" for _ in STATIC)
-    file.write_text(f"{header}\n{0:>20},{row}\n")
-    CsvLogger(file, resume=True).on_fit_epoch_end(1, values_of(1))
-    assert table(file)[1] == ["0", *["0.5"] * len(STATIC)]
-    CsvLogger(tmp_path / "new.csv", resume=True).on_fit_epoch_end(1, values_of(1))
-    assert len(table(tmp_path / "new.csv")) == 2
-
-
-def test_other_files_and_missing_or_late_columns_are_told(tmp_path):
-    (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match=r"notes\.csv"):
-        CsvLogger(tmp_path / "notes.csv", resume=True).on_fit_epoch_end(1, values_of(1))
-    logger = CsvLogger(tmp_path / "results.csv")
-    with pytest.raises(ValueError, match="val/cls_loss"):
-        logger.on_fit_epoch_end(0, {name: 0 for name in STATIC if name != "val/cls_loss"})
-    logger = CsvLogger(tmp_path / "results.csv")
-    logger.on_fit_epoch_end(0, values_of(0) | {"train/extra": 1.0})
-    assert table(tmp_path / "results.csv")[0][-1] == "train/extra"
-    with pytest.raises(ValueError, match="train/late"):
-        logger.on_fit_epoch_end(1, values_of(1) | {"train/late": 1.0})
-
-
-def test_tensorboard_has_scalars_and_pictures(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    callbacks = Callbacks()
-    callbacks.register_all(TensorBoardLogger(tmp_path))
-    cv2.imwrite(str(tmp_path / "train_batch0.jpg"), np.zeros((8, 8, 3), np.uint8))
-    for epoch in range(2):
-        callbacks.run("on_fit_epoch_end", epoch=epoch, values=values_of(epoch))
-    cv2.imwrite(str(tmp_path / "results.png"), np.zeros((8, 8, 3), np.uint8))
-    (tmp_path / "F1_curve.png").write_bytes(b"cut off")
-    callbacks.run("on_train_end", save_dir=tmp_path, metrics=None)
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert set(events.Tags()["scalars"]) == set(STATIC)
-    assert [event.step for event in events.Scalars("train/box_loss")] == [0, 1]
-    assert set(events.Tags()["images"]) == {"train_batch0", "results"}
+def test_a_mere_folder_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "weights_and_what").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not installed("weights_and_what")
+    assert not installed("no_such_package")
+    assert installed("tensorboard")
+    assert set(LOGGERS) == {"tensorboard", "wandb", "mlflow"}

@@ -1,0 +1,68 @@
+"""The logger behind results.csv. Not for the picture that is drawn from it: that is utils/plots.py."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from utils.errors import InputError
+from utils.files import atomic_write
+
+LOSSES = ("box_loss", "obj_loss", "cls_loss")
+COLUMNS = (
+    *(f"train/{loss}" for loss in LOSSES),
+    *(f"metrics/{figure}" for figure in ("precision", "recall", "mAP_0.5", "mAP_0.5:0.95")),
+    *(f"val/{loss}" for loss in LOSSES),
+    *(f"x/{setting}" for setting in ("lr0", "lr1", "lr2", "temperature")),
+)
+OPTIONAL = ("x/temperature",)  # only where a dynamic layer is in the model
+
+
+class CsvLogger:
+    """Writes results.csv: one row an epoch. With `resume` it goes on in the file that is there: rows of epochs that are
+    trained again are replaced.
+
+    Differs from v6.1: cells are not padded with spaces, and a resumed run leaves no row twice.
+    """
+
+    def __init__(self, file: str | Path, *, resume: bool = False) -> None:
+        self.file = Path(file)
+        self._resume = resume
+        self._header: list[str] | None = None
+
+    def on_fit_epoch_end(self, epoch: int, values: Mapping[str, float], **_: Any) -> None:
+        """Adds the epoch's row. The columns are those of COLUMNS and after them whatever else the first row has; a
+        column that is missing then, or new later, is a ValueError."""
+        if self._header is None:
+            self._begin(epoch, values)
+        if unknown := set(values) - set(self._header):
+            raise ValueError(f"expected the columns of the first row, got also {sorted(unknown)} for {self.file}")
+        row = [str(epoch), *(format(float(values[name]), ".5g") if name in values else "" for name in self._header[1:])]
+        with open(self.file, "a", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerow(row)
+
+    def _begin(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Writes the header and, on resume, the rows before this epoch."""
+        if missing := [name for name in COLUMNS if name not in values and name not in OPTIONAL]:
+            raise ValueError(f"expected a value for each column of results.csv, got none for {missing}")
+        known = [name for name in COLUMNS if name in values]
+        self._header = ["epoch", *known, *(name for name in values if name not in COLUMNS)]
+        kept = self._rows_before(epoch) if self._resume and self.file.exists() else []
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._header, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(kept)
+        with atomic_write(self.file) as stream:
+            stream.write(text.getvalue().encode())
+
+    def _rows_before(self, epoch: int) -> list[dict[str, str]]:
+        """The rows of earlier epochs that are in the file; a last row that was cut off in writing is dropped."""
+        with open(self.file, encoding="utf-8", newline="") as stream:
+            table = [[cell.strip() for cell in line] for line in csv.reader(stream) if line]
+        if table and table[0][0] != "epoch":
+            raise InputError(
+                f"expected a results file whose first column is `epoch`, got `{table[0][0]}` in {self.file}"
+            )
+        whole = [dict(zip(table[0], line, strict=True)) for line in table[1:] if len(line) == len(table[0])]
+        return [row for row in whole if row["epoch"].isdecimal() and int(row["epoch"]) < epoch]

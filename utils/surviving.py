@@ -1,0 +1,46 @@
+"""The one place where a failure is not passed on: what a training writes for people to look at is never worth the
+training itself. Not for the training's own steps, nor for what a user's callbacks do."""
+
+from collections.abc import Callable
+from typing import Any
+
+from utils.log import LOGGER
+
+REASON_LENGTH = 300  # characters; a server's answer can be a whole page
+
+
+def survives(what: str, action: Callable[[], object]) -> bool:
+    """Calls `action`. Where it raises, the log tells what is left out and why, and False is returned. Ctrl+C passes."""
+    try:
+        action()
+    except Exception as error:
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        reason = f"{type(error).__name__}: {lines[0][:REASON_LENGTH]}"
+        LOGGER.warning(f"{what} failed and is left out from here on, the training goes on ({reason})")
+        return False
+    return True
+
+
+class Guarded:
+    """A listener (as for Callbacks.register_all) whose failure doesn't end the training: at the first one it is told
+    and dropped. `make` makes the listener, and may fail too."""
+
+    def __init__(self, name: str, make: Callable[[], object]) -> None:
+        self._name = name
+        self._listener: object = None
+        self._in_use = survives(name, lambda: self._connect(make))
+
+    def _connect(self, make: Callable[[], object]) -> None:
+        self._listener = make()
+
+    def __dir__(self) -> list[str]:
+        return dir(self._listener)
+
+    def __getattr__(self, hook: str) -> Callable[..., None]:
+        method = getattr(self._listener, hook)
+
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            if self._in_use:
+                self._in_use = survives(self._name, lambda: method(*args, **kwargs))
+
+        return guarded
