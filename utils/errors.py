@@ -1,6 +1,7 @@
 """The one exception for input that cannot be used, and how the scripts show it. Not for our own bugs: those keep their
 traceback."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,13 @@ class InputError(ValueError):
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Ends a script with one message and exit code 1 on an InputError or an operating-system error (no space, no
-    permission), and with 130 on Ctrl+C. Anything else is a bug and passes through with its traceback."""
+    """Ends a script with one message on one line and exit code 1 on an InputError or an operating-system error (no space, no
+    permission), and with 128 + the signal's number (Ctrl+C: 130) where a signal ended it. Anything else is a bug and passes through with its traceback."""
     try:
         yield
     except (InputError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print("Error:", *(line.strip() for line in str(error).splitlines()), file=sys.stderr)  # YAML's have several
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + getattr(interruption, "signum", signal.SIGINT))
