@@ -2,6 +2,7 @@
 for MLflow's models and registry."""
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +29,7 @@ class MlflowLogger:
         self._best = run.directory / "weights" / "best.pt"
         self._has_best = run.resumed and self._best.exists()
         self._status = "KILLED"  # until the training ends
-        LOGGER.info(f"MLflow: logging to {self._client.tracking_uri}")
+        LOGGER.info(f"MLflow: logging to {without_password(self._client.tracking_uri)}")
         known = run.id_at(SERVICE)
         self._id = known or self._begin()
         if known:
@@ -83,6 +84,11 @@ class MlflowLogger:
         for kind, files in self._pictures.take().items():
             for file in files:
                 self._client.log_artifact(self._id, str(file), kind)
+
+
+def without_password(uri: str) -> str:
+    """The address as it may stand in a log: what is before an @ in its host part is left out."""
+    return re.sub(r"(?<=://)[^/@]*@", "", uri)
 
 
 def metric_name(name: str) -> str:

@@ -83,10 +83,12 @@ class WandbLogger:
         """Sends what is left, which can take a while."""
         self._run.finish()
 
-    def _new_pictures(self) -> dict[str, list[Any]]:
+    def _new_pictures(self) -> dict[str, Any]:
+        """A panel each, as W&B shows lists of pictures of several sizes wrongly; the kinds are the sections."""
         return {
-            kind: [self._wandb.Image(str(file), caption=file.name) for file in files]
+            f"{kind}/{file.stem}": self._wandb.Image(str(file))
             for kind, files in self._pictures.take().items()
+            for file in files
         }
 
     def _upload(self, file: Path, aliases: list[str]) -> None:
@@ -103,7 +105,7 @@ class BoxedImages:
         self.wanted = 0  # how many more of this epoch
         self._names = dict(names)
         self._interval = interval
-        self._images: list[Any] = []
+        self._images: dict[str, Any] = {}
 
     def begin(self, epoch: int) -> None:
         """An epoch is trained and will be validated."""
@@ -116,12 +118,12 @@ class BoxedImages:
             "predictions": self._layer([box_entry(row[:4], row[5], self._names, row[4]) for row in result.detections]),
             "ground_truth": self._layer([box_entry(row[1:5], row[0], self._names) for row in result.labels]),
         }
-        self._images.append(image_class(result.path, boxes=boxes, caption=Path(result.path).name))
+        self._images[f"Bounding Box Debugger/{Path(result.path).stem}"] = image_class(result.path, boxes=boxes)
 
-    def take(self) -> dict[str, list[Any]]:
-        """The epoch's images, under v6.1's name for them; what is validated until the next epoch is not kept."""
-        images, self._images, self.wanted = self._images, [], 0
-        return {"Bounding Box Debugger/Images": images} if images else {}
+    def take(self) -> dict[str, Any]:
+        """The epoch's images in v6.1's section; what is validated until the next epoch is not kept."""
+        images, self._images, self.wanted = self._images, {}, 0
+        return images
 
     def _layer(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
         return {"box_data": entries, "class_labels": self._names}

@@ -37,13 +37,14 @@ def values_of(epoch: int) -> dict[str, float]:
 
 
 def train_epochs(callbacks: Callbacks, directory: Path, epochs: range) -> None:
-    """The calls of these epochs: each leaves a picture, is validated on one image, and is the best so far."""
+    """The calls of these epochs: each leaves a picture, is validated on twenty images, and is the best so far."""
     for epoch in epochs:
         picture(directory / f"train_batch{epoch}.jpg")
         callbacks.run("on_train_epoch_end", epoch=epoch)
-        image, box = picture(directory.parent / "val.png"), [2.0, 3, 20, 30]
-        result = ImageResult(image, (32, 32), torch.tensor([[*box, 0.9, 1]]), torch.tensor([[1, *box]]))
-        for _ in range(20):
+        box = [2.0, 3, 20, 30]
+        for number in range(20):
+            image = picture(directory.parent / f"val{number}.png")
+            result = ImageResult(image, (32, 32), torch.tensor([[*box, 0.9, 1]]), torch.tensor([[1, *box]]))
             callbacks.run("on_val_image_end", result=result)
         callbacks.run("on_fit_epoch_end", epoch=epoch, values=values_of(epoch))
         for name in ("last.pt", "best.pt", f"epoch{epoch + 1}.pt"):

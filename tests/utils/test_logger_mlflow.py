@@ -4,7 +4,7 @@ import pytest
 
 from tests.utils.logging_run import begun_run, end, train_epochs
 from utils.callbacks import Callbacks
-from utils.logger_mlflow import MlflowLogger
+from utils.logger_mlflow import MlflowLogger, without_password
 
 mlflow = pytest.importorskip("mlflow", reason="needs requirements-mlflow.txt")
 pytestmark = pytest.mark.slow  # making the database's tables takes seconds
@@ -69,3 +69,15 @@ def test_a_resumed_run_goes_on_and_an_unfinished_one_is_marked(store, tmp_path):
     assert found.info.status == "FINISHED"
     history = store.get_metric_history(found.info.run_id, "train/box_loss")
     assert [metric.step for metric in history] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("", ""),
+        ("sqlite:////a@b/mlflow.db", "sqlite:////a@b/mlflow.db"),
+        ("https://me:secret@server:5000/x", "https://server:5000/x"),
+    ],
+)
+def test_passwords_stay_out_of_the_log(uri, shown):
+    assert without_password(uri) == shown
