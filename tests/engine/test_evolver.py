@@ -195,7 +195,7 @@ def test_other_settings_are_refused_and_resume_takes_those_of_the_study(tiny, sc
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(changed))
     for other, message in (
         ({"epochs": 3}, "epochs: 2, now 3"),
-        ({"epochs": 2, "hyp": tmp_path / "other.yaml"}, "hyp: "),
+        ({"epochs": 2, "hyp": tmp_path / "other.yaml"}, "box: 0.05, now 0.1"),
     ):
         with pytest.raises(InputError, match=f"was begun with other settings .*{message}.*--resume"):
             tiny(evolve=1, **other)
