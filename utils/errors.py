@@ -13,8 +13,9 @@ class InputError(ValueError):
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Ends a script with one message on one line and exit code 1 on an InputError or an operating-system error (no space, no
-    permission), and with 128 + the signal's number (Ctrl+C: 130) where a signal ended it. Anything else is a bug and passes through with its traceback."""
+    """Ends a script with one message on one line and exit code 1 on an InputError or an operating-system error (no
+    space, no permission), and with 128 + the signal's number (Ctrl+C: 130) where a signal ended it. Anything else is a
+    bug and passes through with its traceback."""
     try:
         yield
     except (InputError, OSError) as error:
