@@ -10,54 +10,71 @@ From Python: `import detect; detect.run(weights="best.pt", source="bus.jpg")`.
 """
 
 import argparse
+from collections.abc import Callable
 from typing import Any
+
+Add = Callable[..., argparse.Action]  # add_argument of a group
+SWITCH = {"action": "store_true"}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of YOLOv5's detect.py."""
+    """The flags of YOLOv5's detect.py in groups, each with its unit and default."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
+    for title, add_flags in GROUPS.items():
+        add_flags(parser.add_argument_group(title).add_argument)
+    return parser
+
+
+def _add_input(add: Add) -> None:
     add("--weights", nargs="+", default=[], help="checkpoint, .pt (default: the newest run's best.pt)")
     add("--source", default="data/images", help="picture, video, directory, glob or .txt list (default: data/images)")
     add("--data", default="", help="data YAML whose class names are used (default: those in the weights)")
-    size_help = "longer side, or height and width, in pixels (default: 640)"
-    add("--imgsz", "--img", "--img-size", nargs="+", type=int, default=[640], help=size_help)
-    add("--conf-thres", type=float, default=0.25, help="least confidence of a detection, 0 to 1 (default: 0.25)")
-    add(
-        "--iou-thres",
-        type=float,
-        default=0.45,
-        help="NMS keeps one of two boxes whose IoU is more, 0 to 1 (default: 0.45)",
-    )
+    size = "longer side, or height and width, in pixels (default: 640)"
+    add("--imgsz", "--img", "--img-size", nargs="+", type=int, default=[640], help=size)
+    add("--vid-stride", type=int, default=1, help="of a video, every N-th frame (default: 1)")
+
+
+def _add_detections(add: Add) -> None:
+    add("--conf-thres", type=float, default=0.25, help="least confidence, 0 to 1 (default: 0.25)")
+    iou = "NMS keeps one of two boxes whose IoU is more, 0 to 1 (default: 0.45)"
+    add("--iou-thres", type=float, default=0.45, help=iou)
     add("--max-det", type=int, default=1000, help="detections a picture at most (default: 1000)")
+    add("--classes", nargs="+", type=int, help="numbers of the classes to find, such as 0 2 3 (default: all)")
+    add("--agnostic-nms", **SWITCH, help="boxes suppress each other across classes (default: within a class)")
+
+
+def _add_machine(add: Add) -> None:
     add("--device", default="", help="CUDA device number, cpu or mps (default: the best there is)")
-    add("--view-img", action="store_true", help="show the results in a window (default: off)")
-    add("--save-txt", action="store_true", help="detections as label files in labels/ (default: off)")
-    add("--save-conf", action="store_true", help="with their confidence, 0 to 1, as a sixth column (default: without)")
-    add("--save-crop", action="store_true", help="each detection cut out, in crops/<class>/ (default: off)")
-    add("--save-csv", action="store_true", help="a table of all detections, predictions.csv (default: off)")
-    add("--nosave", action="store_true", help="do not save annotated pictures and videos (default: save them)")
-    add("--classes", nargs="+", type=int, help="numbers of the classes to show, such as 0 2 3 (default: all)")
-    add(
-        "--agnostic-nms", action="store_true", help="boxes suppress each other across classes (default: within a class)"
-    )
-    add(
-        "--visualize",
-        action="store_true",
-        help="each layer's feature maps, and dynamic layers' attention (default: off)",
-    )
+    add("--half", **SWITCH, help="float16 arithmetic, on CUDA devices (default: float32)")
+
+
+def _add_drawing(add: Add) -> None:
+    add("--view-img", **SWITCH, help="show the results in a window (default: off)")
+    line = "width of the boxes' lines in pixels (default: 3; less on thumbnails, more on huge pictures)"
+    add("--line-thickness", type=int, help=line)
+    add("--hide-labels", **SWITCH, help="boxes without class names (default: with)")
+    add("--hide-conf", **SWITCH, help="class names without confidences (default: with)")
+
+
+def _add_results(add: Add) -> None:
     add("--project", default="runs/detect", help="directory of runs (default: runs/detect)")
     add("--name", default="exp", help="directory of this run in it; exp2, exp3, ... where it exists (default: exp)")
-    add(
-        "--exist-ok", action="store_true", help="write into project/name even where it exists (default: into a new one)"
-    )
-    line_help = "width of the boxes' lines in pixels (default: 3; less on thumbnails, more on huge pictures)"
-    add("--line-thickness", type=int, help=line_help)
-    add("--hide-labels", action="store_true", help="boxes without class names (default: with)")
-    add("--hide-conf", action="store_true", help="class names without confidences (default: with)")
-    add("--half", action="store_true", help="float16 arithmetic, on CUDA devices (default: float32)")
-    add("--vid-stride", type=int, default=1, help="of a video, every N-th frame (default: 1)")
-    return parser
+    add("--exist-ok", **SWITCH, help="write into project/name even where it exists (default: into a new one)")
+    add("--nosave", **SWITCH, help="do not save annotated pictures and videos (default: save them)")
+    add("--save-txt", **SWITCH, help="detections as label files in labels/ (default: off)")
+    add("--save-conf", **SWITCH, help="with their confidence, 0 to 1, as a sixth column (default: without)")
+    add("--save-crop", **SWITCH, help="each detection cut out, in crops/<class>/ (default: off)")
+    add("--save-csv", **SWITCH, help="a table of all detections, predictions.csv (default: off)")
+    add("--visualize", **SWITCH, help="feature maps of each layer and attention of dynamic ones (default: off)")
+
+
+GROUPS: dict[str, Callable[[Add], None]] = {
+    "what is looked at": _add_input,
+    "detections": _add_detections,
+    "machine": _add_machine,
+    "drawing": _add_drawing,
+    "what is saved, and where": _add_results,
+}
 
 
 def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:

@@ -9,62 +9,63 @@ From Python: `import val; metrics = val.run(weights="best.pt", data="my.yaml")`.
 """
 
 import argparse
+from collections.abc import Callable
 from typing import Any
+
+Add = Callable[..., argparse.Action]  # add_argument of a group
+SWITCH = {"action": "store_true"}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of YOLOv5's val.py; a default of None is filled in from the weights or the data YAML and is logged."""
+    """The flags of YOLOv5's val.py in groups, each with its unit and default; a default of None is filled in from the
+    weights or the data YAML and is logged."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
+    for title, add_flags in GROUPS.items():
+        add_flags(parser.add_argument_group(title).add_argument)
+    return parser
+
+
+def _add_measured(add: Add) -> None:
+    add("--weights", nargs="+", help="checkpoint, .pt; several for --task compare (default: the newest run's best.pt)")
     add("--data", help="data YAML (default: the one the weights were trained on, else data/digits.yaml)")
-    add("--weights", nargs="+", help="checkpoint, .pt (default: the newest run's best.pt); several for --task compare")
+    task = "split of the data, or compare: several --weights on val, with intervals (default: val)"
+    add("--task", choices=("train", "val", "test", "compare"), default="val", help=task)
+    add("--single-cls", **SWITCH, help="all classes are one (default: as they were in the training)")
+    size = "longer side in pixels (default: the data YAML's own, else 640)"
+    add("--imgsz", "--img", "--img-size", type=int, help=size)
     add("--batch-size", type=int, default=32, help="pictures a batch (default: 32)")
-    add(
-        "--imgsz",
-        "--img",
-        "--img-size",
-        type=int,
-        help="longer side in pixels (default: the data YAML's own, else 640)",
-    )
-    add("--conf-thres", type=float, default=0.001, help="least confidence of a detection, 0 to 1 (default: 0.001)")
-    add(
-        "--iou-thres",
-        type=float,
-        default=0.6,
-        help="NMS keeps one of two boxes whose IoU is more, 0 to 1 (default: 0.6)",
-    )
+
+
+def _add_detections(add: Add) -> None:
+    add("--conf-thres", type=float, default=0.001, help="least confidence, 0 to 1 (default: 0.001)")
+    iou = "NMS keeps one of two boxes whose IoU is more, 0 to 1 (default: 0.6)"
+    add("--iou-thres", type=float, default=0.6, help=iou)
     add("--max-det", type=int, default=300, help="detections a picture at most (default: 300)")
-    add(
-        "--task",
-        choices=("train", "val", "test", "compare"),
-        default="val",
-        help="split of the data, or compare: several --weights on val, with intervals (default: val)",
-    )
+
+
+def _add_machine(add: Add) -> None:
     add("--device", default="", help="CUDA device number, cpu or mps (default: the best there is)")
     add("--workers", type=int, default=8, help="loader processes at most; also by CPUs and batch size (default: 8)")
-    add(
-        "--single-cls",
-        action="store_true",
-        help="all classes are one (default: as the data YAML has them, or as they were trained)",
-    )
-    add("--verbose", action="store_true", help="a line for each class (default: only below 50 classes)")
-    add("--save-txt", action="store_true", help="detections as label files in labels/ (default: off)")
-    add("--save-conf", action="store_true", help="with their confidence, 0 to 1, as a sixth column (default: without)")
-    add(
-        "--save-json",
-        action="store_true",
-        help="detections as a COCO results file, scored where annotations are (default: off)",
-    )
-    add(
-        "--attention", action="store_true", help="what kernels of dynamic layers do: attention.png, .csv (default: off)"
-    )
+    add("--half", **SWITCH, help="16-bit arithmetic where the device is fast at it (default: 32-bit)")
+
+
+def _add_results(add: Add) -> None:
     add("--project", default="runs/val", help="directory of runs (default: runs/val)")
     add("--name", default="exp", help="directory of this run in it; exp2, exp3, ... where it exists (default: exp)")
-    add(
-        "--exist-ok", action="store_true", help="write into project/name even where it exists (default: into a new one)"
-    )
-    add("--half", action="store_true", help="16-bit arithmetic where the device is fast at it (default: 32-bit)")
-    return parser
+    add("--exist-ok", **SWITCH, help="write into project/name even where it exists (default: into a new one)")
+    add("--save-txt", **SWITCH, help="detections as label files in labels/ (default: off)")
+    add("--save-conf", **SWITCH, help="with their confidence, 0 to 1, as a sixth column (default: without)")
+    add("--save-json", **SWITCH, help="detections as COCO results, scored where annotations are (default: off)")
+    add("--attention", **SWITCH, help="what kernels of dynamic layers do: attention.png and .csv (default: off)")
+    add("--verbose", **SWITCH, help="a line for each class (default: only below 50 classes)")
+
+
+GROUPS: dict[str, Callable[[Add], None]] = {
+    "what is measured": _add_measured,
+    "detections": _add_detections,
+    "machine": _add_machine,
+    "what is told and saved, and where": _add_results,
+}
 
 
 def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
