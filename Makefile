@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
+EXTRAS := $(addprefix requirements-,dev.txt coco.txt evolve.txt wandb.txt mlflow.txt)
 
 .PHONY: demo test test-fast lint format clean
 
@@ -11,8 +12,8 @@ DEMO := runs/demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/dev: .venv/runtime requirements-dev.txt requirements-coco.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -r requirements-coco.txt
+.venv/dev: .venv/runtime $(EXTRAS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRAS:%=-r %)
 	touch $@
 
 demo: .venv/runtime

@@ -48,7 +48,8 @@ def _add_data(add: Add) -> None:
 
 def _add_schedule(add: Add) -> None:
     add("--epochs", type=int, default=300, help="passes over the training set (default: 300)")
-    add("--batch-size", type=int, default=16, help="pictures a step, over all devices (default: 16)")
+    batch = "pictures a step, over all devices; -1: as many as the memory holds (default: 16)"
+    add("--batch-size", type=int, default=16, help=batch)
     add("--hyp", help="hyperparameter YAML (default: the data YAML's own, else data/hyps/hyp.scratch-low.yaml)")
     add("--optimizer", choices=("SGD", "Adam", "AdamW"), default="SGD", help="what moves the weights (default: SGD)")
     add("--cos-lr", **SWITCH, help="the learning rate falls along a cosine (default: along a line)")
@@ -85,6 +86,15 @@ def _add_results(add: Add) -> None:
     add("--noplots", **SWITCH, help="no pictures (default: of labels, batches and results)")
 
 
+def _add_loggers(add: Add) -> None:
+    services = ("tensorboard", "wandb", "mlflow")
+    chosen = "records beside results.csv; none behind it: results.csv alone (default: tensorboard)"
+    add("--loggers", nargs="*", choices=services, default=["tensorboard"], help=chosen)
+    add("--entity", help="W&B team or user that the run belongs to (default: W&B's own setting)")
+    shown = "epochs from one showing of boxes at W&B to the next; 0: never (default: -1, a tenth of --epochs)"
+    add("--bbox_interval", type=int, default=-1, help=shown)
+
+
 def _add_search(add: Add) -> None:
     searched = "search hyperparameters in so many trainings; a bare --evolve: 300 (default: no search)"
     add("--evolve", nargs="?", type=int, const=300, help=searched)
@@ -98,6 +108,7 @@ GROUPS: dict[str, Callable[[Add], None]] = {
     "pictures": _add_pictures,
     "machine": _add_machine,
     "what is saved, and where": _add_results,
+    "loggers": _add_loggers,
     "search of hyperparameters": _add_search,
 }
 
@@ -111,8 +122,9 @@ def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
     return argparse.Namespace(**{**defaults, **given}, given=sorted(given))
 
 
-def run(**kwargs: Any):
-    """Trains with the flags as keyword arguments (`imgsz=320`, `batch_size=8`, `exist_ok=True`, ...).
+def run(callbacks: Any = None, **kwargs: Any):
+    """Trains with the flags as keyword arguments (`imgsz=320`, `batch_size=8`, `exist_ok=True`, ...). callbacks: a
+    utils.callbacks.Callbacks with your own listeners.
     Returns engine.validator.Metrics of the best checkpoint. Raises InputError on an unknown name or unusable input."""
     opt = parse_opt([])
     unknown = sorted(set(kwargs) - set(vars(opt)))
@@ -121,17 +133,17 @@ def run(**kwargs: Any):
 
         raise InputError(f"train.run got unknown arguments {unknown}; it takes those of `python train.py --help`")
     vars(opt).update(kwargs, given=sorted(kwargs))
-    return _train(opt)
+    return _train(opt, callbacks)
 
 
-def _train(opt: argparse.Namespace):
+def _train(opt: argparse.Namespace, callbacks: Any = None):
     if opt.evolve is not None:
         from engine.evolver import evolve
 
         return evolve(opt)
     from engine.trainer import train
 
-    return train(opt)
+    return train(opt, callbacks)
 
 
 def main(opt: argparse.Namespace) -> None:

@@ -1,166 +1,157 @@
 """The training loop: epochs of batches, each validated, recorded and saved. What it works on is built in
-training_setup.py; pictures and logs are callbacks."""
+training_setup.py, a batch is trained in training_epoch.py; pictures and logs are callbacks."""
 
 import shlex
+import signal
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  (torch's own convention)
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from engine.training_setup import TrainState, prepare
+from engine.interruption import TrainingInterrupted
+from engine.training_epoch import mean_losses, trained_batches
+from engine.training_setup import prepare
+from engine.training_state import TrainState
 from engine.validator import Metrics, validate
 from models.common import dynamic_layers, set_temperature
 from models.weights import load_model, save_checkpoint, strip_optimizer
-from utils.dataloaders import Batch
+from utils.callbacks import Callbacks
+from utils.distributed import any_rank, main_decides, process_group, rank
 from utils.log import LOGGER
 from utils.metrics import class_weights, fitness, image_weights
 from utils.optim import temperature_at
-from utils.torch_utils import to_unit_float
 
 
-def train(opt: Namespace) -> Metrics:
-    """One training from the options of train.py. Returns the metrics of the best checkpoint.
-    Raises InputError before anything is written where the input cannot be used."""
-    state = prepare(opt)
+def train(opt: Namespace, callbacks: Callbacks | None = None) -> Metrics:
+    """One training from the options of train.py. Returns the metrics of the best checkpoint; where several processes
+    train, those beside rank 0 return the metrics of the last epoch, and call none of the callbacks.
+
+    Raises InputError before anything is written where the input cannot be used, TrainingInterrupted (a
+    KeyboardInterrupt) after SIGINT or SIGTERM, when a checkpoint is saved.
+    """
+    with process_group():
+        state = prepare(opt, callbacks or Callbacks())
+        with state.signals:
+            return run_to_the_end(state)
+
+
+def run_to_the_end(state: TrainState) -> Metrics:
+    """The training and its teardown, whatever ends it."""
+    try:
+        return train_and_finish(state)
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and state.signals.received is None:
+            raise
+        tell_of_interruption(state)  # RuntimeError: the signal went to a whole group, and ended a loader's worker
+        raise TrainingInterrupted(state.signals.received or signal.SIGINT) from error
+    finally:
+        state.callbacks.run("teardown")
+
+
+def train_and_finish(state: TrainState) -> Metrics:
+    """All epochs that are left and what follows them."""
+    state.callbacks.register("on_val_batch_end", lambda **_: end_validation_as_asked(state))
     state.callbacks.run("on_train_start")
     started = time.time()
-    try:
-        done = train_epochs(state)
-    except KeyboardInterrupt:
-        tell_of_interruption(state)
-        raise
+    done = train_epochs(state)
     LOGGER.info(f"\n{done} epochs completed in {(time.time() - started) / 3600:.3f} hours.")
-    metrics = finish(state)
-    state.callbacks.run("teardown")
-    return metrics
+    return finish(state) if rank() == 0 else state.metrics
 
 
 def train_epochs(state: TrainState) -> int:
     """All epochs that are left, or as many as early stopping and callbacks let pass. Returns how many were trained."""
-    for epoch in range(state.start_epoch, state.opt.epochs):
-        begin_epoch(state, epoch)
-        losses = train_one_epoch(state, state.train_loader, epoch)
-        state.callbacks.run("on_train_epoch_end", epoch=epoch)
-        final = epoch + 1 == state.opt.epochs or state.stopper.possible_stop
+    progress, first = state.progress, state.progress.epoch
+    stop = state.stopper.is_over(first - 1)  # a run that was killed after its last epoch
+    while progress.epoch < state.opt.epochs and not stop:
+        begin_epoch(state)
+        for _ in trained_batches(state):
+            stop_as_asked(state)
+        state.callbacks.run("on_train_epoch_end", epoch=progress.epoch)
+        final = progress.epoch + 1 == state.opt.epochs or state.stopper.possible_stop
         if final or not state.opt.noval:
-            state.metrics = validate_ema(state)
-        plateau = record(state, epoch, losses)
-        stop = plateau or state.callbacks.stop_training
+            state.metrics = main_decides(lambda: validate_ema(state))
+            stop_as_asked(state)  # before the epoch counts as validated
+        plateau = record(state, mean_losses(state))
+        (asked,) = any_rank(state.callbacks.stop_training)
+        stop = plateau or asked
+        progress.next_epoch()
         if final or stop or not state.opt.nosave:
-            save(state, epoch)
+            save(state)
         if plateau:
             LOGGER.info(
                 f"Stopped early: no better fitness in {state.opt.patience} epochs; the best was epoch "
                 f"{state.stopper.best_epoch}. --patience N waits longer, --patience 0 never stops."
             )
-        if stop:
-            break
-    return epoch + 1 - state.start_epoch
+    return progress.epoch - first
+
+
+def stop_as_asked(state: TrainState) -> None:
+    """After SIGINT or SIGTERM on any rank: saves last.pt as it stands, in the middle of the epoch, and raises
+    TrainingInterrupted on all."""
+    (asked,) = any_rank(state.signals.received is not None)
+    if asked:
+        write_checkpoints(state, ["last.pt"])
+        raise TrainingInterrupted(state.signals.received or signal.SIGTERM)
+
+
+def end_validation_as_asked(state: TrainState) -> None:
+    """After SIGINT or SIGTERM: raises TrainingInterrupted, at a batch of a validation, which leaves nothing behind."""
+    if state.signals.received is not None:
+        raise TrainingInterrupted(state.signals.received)
 
 
 def tell_of_interruption(state: TrainState) -> None:
     """What is left after Ctrl+C, and how to go on with it."""
-    if state.resumable:
-        command = shlex.join(["python", "train.py", "--resume", str(state.resumable)])
-        LOGGER.info(f"\nThe last complete epoch is saved in {state.resumable}; to go on: {command}")
-    else:
-        LOGGER.info(f"\nNo epoch was saved yet in {state.run_dir}: there is nothing to go on with.")
+    if state.resumable is None:
+        LOGGER.info(f"\nNothing was saved yet in {state.run_dir}: there is nothing to go on with.")
+        return
+    command = shlex.join(["python", "train.py", "--resume", str(state.resumable)])
+    LOGGER.info(f"\nWhat was trained until the last save is in {state.resumable}; to go on: {command}")
 
 
-def begin_epoch(state: TrainState, epoch: int) -> None:
-    """Sets shuffle, temperature and, by the last validation, image weights. The same after a resume."""
+def begin_epoch(state: TrainState) -> None:
+    """Sets shuffle, temperature and, by the last validation, image weights. The same after a resume, which goes on with
+    the epoch's first batch that is not trained yet."""
+    epoch = state.progress.epoch
     state.callbacks.run("on_train_epoch_start", epoch=epoch)
-    state.train_loader.sampler.set_epoch(epoch)
+    state.train_loader.sampler.set_epoch(epoch, skip_batches=state.progress.batches)
     if state.opt.image_weights:
         index = state.train_loader.dataset.index
         classes = index.rows[:, 0]
-        weights = class_weights(classes, state.data.nc) * (1 - state.class_maps) ** 2
+        weights = class_weights(classes, state.data.nc) * (1 - state.progress.class_maps) ** 2
         state.train_loader.sampler.set_weights(image_weights(classes, index.offsets, weights))
     state.temperature = temperature_at(epoch, state.opt.epochs, state.hyp)
     for model in (state.model, state.ema.ema):
         set_temperature(model, state.temperature)
 
 
-def train_one_epoch(state: TrainState, loader: DataLoader, epoch: int) -> Tensor:
-    """One pass over the training set. Returns the mean (box, obj, cls) loss, shape (3,).
-
-    Differs from v6.1: the gradients of batches that are left over at an epoch's end count in the next step, there they
-    are thrown away.
-    """
-    state.model.train()
-    total = torch.zeros(3)
-    bar = ProgressBar(loader, epoch, state.opt.epochs)
-    for step, batch in enumerate(bar.batches(), start=epoch * len(loader)):
-        state.callbacks.run("on_train_batch_start")
-        state.schedule.apply(state.optimizer, step)
-        images = to_unit_float(batch.images, state.device)  # uint8 (B, 3, H, W) -> [0, 1]
-        if state.opt.multi_scale:
-            images = rescaled(images, state, step)
-        with torch.autocast(state.device.type, dtype=state.amp_dtype, enabled=state.amp_dtype is not None):
-            raw = state.model(images)
-        loss, parts = state.loss_fn(raw, batch.targets.to(state.device))
-        state.scaler.scale(loss * (4 if state.opt.quad else 1)).backward()
-        if state.accumulated(step):  # counts across epochs
-            optimizer_step(state)
-        total += parts.cpu()
-        bar.show(total / (step - epoch * len(loader) + 1), batch, images)
-        state.callbacks.run("on_train_batch_end", step=step, batch=batch, model=state.model)
-    return total / len(loader)
+def validate_ema(state: TrainState) -> Metrics | None:
+    """Validates the averaged weights on the validation set. None where a signal ended it."""
+    try:
+        return validate(
+            state.ema.ema,
+            state.val_loader,
+            names=state.data.names,
+            loss_fn=state.loss_fn,
+            single_cls=state.opt.single_cls,
+            callbacks=state.callbacks,
+        )
+    except TrainingInterrupted:
+        return None
 
 
-def optimizer_step(state: TrainState) -> None:
-    """Unscale, clip, step, zero, EMA."""
-    state.callbacks.run("optimizer_step")
-    state.scaler.unscale_(state.optimizer)
-    if state.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), max_norm=state.clip_norm)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.callbacks.run("on_before_zero_grad")
-    state.optimizer.zero_grad()
-    state.ema.update(state.model)
-
-
-def rescaled(images: Tensor, state: TrainState, step: int) -> Tensor:
-    """--multi-scale: the batch (B, 3, H, W) resized so that its long side is a multiple of the stride between half and
-    one and a half times --imgsz. The size depends on seed and step alone."""
-    stride, imgsz = state.stride, state.opt.imgsz
-    rng = np.random.default_rng((state.opt.seed, step))
-    side = int(rng.integers(imgsz // 2, imgsz + imgsz // 2 + stride)) // stride * stride
-    gain = max(side, stride) / max(images.shape[2:])
-    size_hw = [max(round(extent * gain / stride), 1) * stride for extent in images.shape[2:]]
-    return F.interpolate(images, size=size_hw, mode="bilinear", align_corners=False)
-
-
-def validate_ema(state: TrainState) -> Metrics:
-    """Validates the averaged weights on the validation set."""
-    return validate(
-        state.ema.ema,
-        state.val_loader,
-        names=state.data.names,
-        loss_fn=state.loss_fn,
-        single_cls=state.opt.single_cls,
-        callbacks=state.callbacks,
-    )
-
-
-def record(state: TrainState, epoch: int, losses: Tensor) -> bool:
+def record(state: TrainState, losses: Tensor) -> bool:
     """Keeps the best fitness, hands the epoch's figures to the loggers. Returns whether to stop early."""
-    metrics = state.metrics
+    metrics, progress = state.metrics, state.progress
     score = fitness(metrics.precision, metrics.recall, metrics.map50, metrics.map) if metrics else 0.0
-    state.is_best = metrics is not None and score >= state.best_fitness  # of equals the later, as it trained longer
+    state.is_best = metrics is not None and score >= progress.best_fitness  # of equals the later: it trained longer
     if state.is_best:
-        state.best_fitness = score
+        progress.best_fitness = score
     if metrics:
-        state.class_maps = metrics.maps
-    state.callbacks.run("on_fit_epoch_end", epoch=epoch, values=figures(state, losses))
-    return metrics is not None and state.stopper(epoch, score)
+        progress.class_maps = metrics.maps
+    state.callbacks.run("on_fit_epoch_end", epoch=progress.epoch, values=figures(state, losses))
+    return metrics is not None and state.stopper(progress.epoch, score)
 
 
 def figures(state: TrainState, losses: Tensor) -> dict[str, float]:
@@ -177,17 +168,28 @@ def figures(state: TrainState, losses: Tensor) -> dict[str, float]:
     return values
 
 
-def save(state: TrainState, epoch: int) -> None:
-    """Writes last.pt, best.pt where this epoch is the best so far, and epochN.pt as --save-period asks."""
-    names = ["last.pt"] + ["best.pt"] * state.is_best
-    period = state.opt.save_period
-    if period > 0 and (epoch + 1) % period == 0:
-        names.append(f"epoch{epoch + 1}.pt")
-    for name in names:
-        save_checkpoint(state.run_dir / "weights" / name, **state.snapshot(epoch))
+def save(state: TrainState) -> None:
+    """After an epoch: writes best.pt where it is the best so far, epochN.pt as --save-period asks, and last.pt. That
+    comes last, so that a run killed before it trains the epoch again and writes the others again."""
+    done, period = state.progress.epoch, state.opt.save_period
+    names = ["best.pt"] * state.is_best
+    if period > 0 and done % period == 0:
+        names.append(f"epoch{done}.pt")
+    write_checkpoints(state, [*names, "last.pt"])
     state.has_best = state.has_best or state.is_best
-    state.resumable = state.run_dir / "weights" / "last.pt"
-    state.callbacks.run("on_model_save", epoch=epoch, file=state.resumable, best=state.is_best)
+    state.callbacks.run("on_model_save", epoch=done - 1, file=state.resumable, best=state.is_best)
+
+
+def write_checkpoints(state: TrainState, names: list[str]) -> None:
+    """Writes the state as it is now into files of the run's weights/, on rank 0; every rank must call it."""
+    weights, snapshot = state.run_dir / "weights", state.snapshot()
+
+    def write() -> Path:
+        for name in names:
+            save_checkpoint(weights / name, **snapshot)
+        return weights / "last.pt"
+
+    state.resumable = main_decides(write)
 
 
 def finish(state: TrainState) -> Metrics:
@@ -211,26 +213,3 @@ def finish(state: TrainState) -> Metrics:
     state.callbacks.run("on_train_end", save_dir=state.run_dir, metrics=state.metrics)
     LOGGER.info(f"Results saved to {state.run_dir}")
     return state.metrics
-
-
-class ProgressBar:
-    """The line of an epoch as YOLOv5 users know it: epoch, memory, mean losses, labels in the batch, image size."""
-
-    COLUMNS = ("Epoch", "gpu_mem", "box", "obj", "cls", "labels", "img_size")
-
-    def __init__(self, loader: DataLoader, epoch: int, epochs: int) -> None:
-        LOGGER.info(("\n" + "%10s" * len(self.COLUMNS)) % self.COLUMNS)
-        self.bar = tqdm(loader, bar_format="{l_bar}{bar:10}{r_bar}", mininterval=0.5)
-        self.label = f"{epoch}/{epochs - 1}"
-
-    def batches(self) -> Iterator[Batch]:
-        """The loader's batches."""
-        yield from self.bar
-
-    def show(self, mean_losses: Tensor, batch: Batch, images: Tensor) -> None:
-        """Updates the line; mean_losses (3,) are those of the epoch so far."""
-        memory = f"{torch.cuda.memory_reserved() / 1e9:.3g}G" if images.is_cuda else "0G"
-        losses = ("%10.4g" * 3) % tuple(mean_losses.tolist())
-        self.bar.set_description_str(
-            f"{self.label:>10}{memory:>10}{losses}{len(batch.targets):>10}{images.shape[-1]:>10}", refresh=False
-        )

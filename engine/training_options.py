@@ -13,19 +13,21 @@ import torch
 
 from engine.inputs import DEFAULT_IMGSZ, check_ranges, data_of_run, flag_of
 from models.weights import Checkpoint, read_checkpoint
+from utils.autobatch import AUTO
 from utils.data_config import DataConfig
 from utils.errors import InputError
 from utils.files import ROOT, newest_run
 from utils.log import LOGGER
+from utils.loggers import check_loggers
 
 DEFAULT_CFG = "models/yolov5n_dynamic.yaml"
 DEFAULT_HYP = "data/hyps/hyp.scratch-low.yaml"
 MAX_SEED = 2**32 - 1
-KEPT_ON_RESUME = ("epochs", "device", "workers", "patience")  # what --resume honours beside the run's own options
+KEPT_ON_RESUME = ("epochs", "device", "workers", "patience", "loggers")  # the others are those of the run
 
 WHOLE_RANGES = {
     "epochs": (1, inf),
-    "batch_size": (1, inf),
+    "batch_size": (AUTO, inf),
     "workers": (0, inf),
     "patience": (0, inf),
     "close_mosaic": (0, inf),
@@ -33,12 +35,13 @@ WHOLE_RANGES = {
     "evolve": (1, inf),
     "save_period": (-1, inf),
     "seed": (0, MAX_SEED),
+    "bbox_interval": (-1, inf),
 }
 RANGES = {**WHOLE_RANGES, "label_smoothing": (0, 1)}
 TEXTS = ("weights", "cfg", "data", "hyp", "device", "optimizer", "project", "name", "evolve_storage")
 SWITCHES = (
     "rect", "nosave", "noval", "noplots", "noautoanchor", "image_weights", "multi_scale", "single_cls", "exist_ok",
-    "quad", "cos_lr", "deterministic", "amp",
+    "quad", "cos_lr", "deterministic", "amp", "sync_bn",
 )  # fmt: skip
 OPTIONAL = ("hyp", "imgsz", "evolve")  # None: not given
 CACHES = (None, "ram", "disk")
@@ -61,6 +64,7 @@ def checked_options(opt: Namespace) -> Namespace:
         opt.resume = _text("--resume", opt.resume)
     check_ranges(opt, RANGES)
     _check_choices(opt)
+    check_loggers(opt.loggers, entity=opt.entity, bbox_interval=opt.bbox_interval)
     return opt
 
 
@@ -96,7 +100,9 @@ def _check_choices(opt: Namespace) -> None:
         raise InputError("--freeze: at least one number was expected; 0 freezes nothing")
     if opt.image_weights and opt.rect:
         raise InputError("--image-weights draws images at random, --rect needs their order: use one of them")
-    if opt.quad and opt.batch_size % 4:
+    if opt.batch_size == 0:
+        raise InputError(f"--batch-size: 1 or more, or {AUTO} (as many as the memory holds) was expected, got 0")
+    if opt.quad and opt.batch_size % 4 and opt.batch_size != AUTO:
         raise InputError(f"--quad: --batch-size must be a multiple of 4, got {opt.batch_size}")
 
 
@@ -155,14 +161,16 @@ def resume_options(opt: Namespace) -> tuple[Namespace, Checkpoint | None]:
     checkpoint = read_checkpoint(file)
     if not checkpoint.training:
         raise InputError(f"--resume: {file} holds weights alone; a last.pt of a run of ours was expected")
-    options = dict(checkpoint.info["opt"], resume=str(file), save_dir=str(run_dir))
+    options = {**vars(opt), **checkpoint.info["opt"]}  # an older run did not know all of today's flags
+    options.update(resume=str(file), save_dir=str(run_dir))
     kept = {name: getattr(opt, name) for name in opt.given if name in KEPT_ON_RESUME}
     ignored = sorted(set(opt.given) - {*KEPT_ON_RESUME, "resume", "exist_ok"})  # it writes where it is in any case
     if ignored:
         LOGGER.warning(f"--resume takes these from {file}, what was given is ignored: {', '.join(ignored)}")
     remedy = "put a data YAML of that name into the working directory"
     options.update(kept, given=opt.given, data=data_of_run(options["data"], file, remedy=remedy))
-    _check_unfinished(file, checkpoint.training, epochs=options["epochs"], patience=options["patience"])
+    if not _lacks_its_end(file):
+        _check_unfinished(file, checkpoint.training, epochs=options["epochs"], patience=options["patience"])
     LOGGER.info(f"Resuming {file} at epoch {checkpoint.training['epoch'] + 1}")
     return Namespace(**options), checkpoint
 
@@ -189,6 +197,12 @@ def _run_directory(file: Path) -> Path:
             "put it back there, or start a new run from it with --weights"
         )
     return weights.parent
+
+
+def _lacks_its_end(file: Path) -> bool:
+    """Whether a run whose epochs may all be done was stopped before its best.pt was stripped and validated."""
+    best = file.parent / "best.pt"
+    return best.is_file() and read_checkpoint(best).training is not None
 
 
 def _check_unfinished(file: Path, training: dict[str, Any], *, epochs: int, patience: int) -> None:

@@ -1,20 +1,23 @@
-"""Builds what a training works on from the options: data, model, optimizer, loaders, callbacks. Not the loop: that is
-trainer.py. Everything that the user gave is checked here, before the run directory is made."""
+"""Builds what a training works on from the options: data, model, optimizer, loaders, callbacks. Not the loop, which is
+trainer.py, nor the way back from a checkpoint, which is training_state.py. Everything that the user gave is checked
+here, before the run directory is made."""
 
+import math
 from argparse import Namespace
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from engine.inputs import whole_strides
 from engine.pictures import TrainingPictures
 from engine.training_options import check_writable, checked_options, fill_defaults, resume_options
-from engine.validator import Metrics
+from engine.training_state import Progress, TrainState
 from models.common import dynamic_layers
 from models.spread import spread_kernels
 from models.summary import log_summary
@@ -22,118 +25,90 @@ from models.weights import Checkpoint, read_checkpoint, transfer_weights
 from models.yolo import DetectionModel
 from utils.anchors import in_stride_order
 from utils.autoanchor import check_anchors, label_sizes
+from utils.autobatch import AUTO, auto_batch_size
 from utils.callbacks import Callbacks
 from utils.data_config import DataConfig, load_data_config
 from utils.dataloaders import create_dataloader
+from utils.distributed import local_rank, main_decides, main_first, rank, world_size
 from utils.ema import ModelEma
 from utils.errors import InputError
 from utils.files import increment_path
 from utils.hyp import OFF, Hyp, load_hyp, save_hyp
 from utils.log import LOGGER
-from utils.loggers import CsvLogger, TensorBoardLogger
+from utils.logged_run import LoggedRun
+from utils.loggers import chosen_loggers
 from utils.loss import DetectionLoss
-from utils.optim import EarlyStopping, Warmup, annealing_epochs, build_optimizer, lr_lambda, scaled_weight_decay
+from utils.mixed_precision import checked_amp_dtype
+from utils.optim import EarlyStopping, Warmup, build_optimizer, lr_lambda, scaled_weight_decay
 from utils.torch_utils import amp_dtype, seed_everything, select_device, to_channels_last_
 
-# Of the gradients. It is there for the step that explodes: healthy steps were measured up to 23 when fine-tuning (BCCD)
-# and 78 from scratch (digits). v7.0's limit of 10 cuts most of those, and cost 0.012 to 0.035 mAP50 on BCCD (3 seeds).
-CLIP_NORM = 100.0
 
-
-@dataclass
-class TrainState:
-    """What one training owns. Made by prepare(), changed by the loop alone."""
-
-    opt: Namespace
-    run_dir: Path
-    data: DataConfig
-    hyp: Hyp  # as given: loss_fn has its own, with scaled gains
-    device: torch.device
-    amp_dtype: torch.dtype | None
-    stride: int  # image sides are multiples of it
-    model: DetectionModel
-    ema: ModelEma
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    loss_fn: DetectionLoss
-    schedule: Warmup
-    stopper: EarlyStopping
-    train_loader: DataLoader
-    val_loader: DataLoader
-    callbacks: Callbacks
-    class_maps: np.ndarray  # (nc,) mAP50-95 of the last validation
-    start_epoch: int = 0
-    best_fitness: float = -1.0
-    last_step: int = -1  # the last step after which the optimizer moved
-    temperature: float = 1.0
-    resumable: Path | None = None  # the checkpoint that --resume would go on with
-    is_best: bool = False
-    has_best: bool = False  # whether best.pt is this run's: with --exist-ok an older one may lie there
-    metrics: Metrics | None = None  # of the last validation
-    clip_norm: float | None = CLIP_NORM
-
-    def accumulated(self, step: int) -> bool:
-        """Whether enough batches are gathered for an optimizer step after `step`; counts across epochs."""
-        if step - self.last_step < self.schedule.at(step).accumulate:
-            return False
-        self.last_step = step
-        return True
-
-    def pending_gradients(self) -> dict[str, torch.Tensor]:
-        """Gradients by parameter name that are gathered, but not stepped with yet."""
-        return {name: p.grad.cpu() for name, p in self.model.named_parameters() if p.grad is not None}
-
-    def lasting_hyp(self) -> Hyp:
-        """The hyperparameters as a resumed run needs them: with more epochs the temperature must not rise again."""
-        return replace(self.hyp, temperature_epochs=annealing_epochs(self.opt.epochs, self.hyp))
-
-    def snapshot(self, epoch: int) -> dict[str, Any]:
-        """What a checkpoint after `epoch` holds: the keyword arguments of models.weights.save_checkpoint."""
-        options = {key: value for key, value in vars(self.opt).items() if key != "given"}
-        return {
-            "model": self.model,
-            "ema": self.ema,
-            "optimizer": self.optimizer,
-            "epoch": epoch,
-            "best_fitness": self.best_fitness,
-            "info": {"opt": options, "hyp": asdict(self.lasting_hyp())},
-            "training": {
-                "scaler": self.scaler.state_dict(),
-                "best_epoch": self.stopper.best_epoch,
-                "last_step": self.last_step,
-                "gradients": self.pending_gradients(),
-                "class_maps": self.class_maps.tolist(),
-            },
-        }
-
-
-def prepare(opt: Namespace) -> TrainState:
+def prepare(opt: Namespace, callbacks: Callbacks) -> TrainState:
     """Options -> everything that a training needs, with its run directory. Raises InputError where they don't fit."""
     opt, checkpoint = resume_options(checked_options(opt))
     if checkpoint:
         check_writable(Path(opt.save_dir), "--resume")
     else:
         check_writable(Path(opt.project) / opt.name, "--project")
-    data = training_data(opt)
+    with main_first():  # it may make the data
+        data = training_data(opt)
+    if checkpoint and data.nc != len(checkpoint.names):
+        raise InputError(
+            f"--resume: {checkpoint.file} knows {len(checkpoint.names)} classes, but {data.file} has {data.nc}"
+        )
     if checkpoint:
         hyp = load_hyp(checkpoint.info.get("hyp") or Path(opt.save_dir) / "hyp.yaml")
     else:
         opt = fill_defaults(opt, data)
         hyp = replace(load_hyp(opt.hyp), label_smoothing=opt.label_smoothing)
-    device = select_device(opt.device, opt.batch_size)
+    device = training_device(opt)
     seed_everything(opt.seed, opt.deterministic)
     model = build_network(opt, data, hyp, checkpoint)
     stride = max(int(model.stride.max()), 32)
     (opt.imgsz,) = whole_strides((opt.imgsz,), stride)
-    train_loader, val_loader = build_loaders(opt, data, hyp, stride)
+    if opt.batch_size == AUTO:
+        opt.batch_size = main_decides(lambda: fitting_batch(opt, model, device, stride)) * world_size()
+        callbacks.run("on_params_update", params={"batch_size": opt.batch_size})
+    with main_first():  # it writes the cache of labels
+        loaders = build_loaders(opt, data, hyp, stride)
     if not (opt.noautoanchor or checkpoint):
-        fit_anchors(model, train_loader, hyp, opt.imgsz)
+        fit_anchors(model, loaders[0], hyp, opt.imgsz)
     freeze(model, opt.freeze)
-    state = assemble(opt, data, hyp, to_channels_last_(model.to(device)), (train_loader, val_loader))
+    state = assemble(opt, data, hyp, to_channels_last_(model.to(device)), loaders)
+    state.callbacks = callbacks.for_one_run() if rank() == 0 else Callbacks()
+    if rank() > 0:
+        torch.manual_seed(opt.seed + rank())
     if checkpoint:
-        restore(state, checkpoint)
-    begin_run(state, resumed=checkpoint is not None)
+        state.restore(checkpoint)
+    if rank() == 0:
+        begin_run(state, resumed=checkpoint is not None)
     return state
+
+
+def training_device(opt: Namespace) -> torch.device:
+    """The device of this process. Raises InputError where the options don't fit the number of processes."""
+    processes = world_size()
+    if opt.batch_size != AUTO and opt.batch_size % processes:
+        raise InputError(
+            f"--batch-size {opt.batch_size} is the total of {processes} processes: a multiple of that was expected"
+        )
+    if opt.quad and opt.batch_size != AUTO and opt.batch_size // processes % 4:
+        raise InputError(f"--quad: each of the {processes} processes needs a multiple of 4 images in its batch")
+    device = select_device(opt.device, process=local_rank() if processes > 1 else None)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if device.type == "mps" and processes > 1:
+        raise InputError("--device mps: Apple's GPU trains in one process only; start train.py without the launcher")
+    if opt.sync_bn and device.type != "cuda":
+        raise InputError("--sync-bn works on GPUs alone: torch's layer takes no CPU tensors")
+    return device
+
+
+def fitting_batch(opt: Namespace, model: DetectionModel, device: torch.device, stride: int) -> int:
+    """AutoBatch, --batch-size -1: how many images one process holds; with --multi-scale at their largest."""
+    side = math.ceil(1.5 * opt.imgsz / stride) * stride if opt.multi_scale else opt.imgsz
+    dtype = amp_dtype(device) if opt.amp else None
+    return auto_batch_size(model, imgsz=side, device=device, dtype=dtype, multiple=4 if opt.quad else 1)
 
 
 def training_data(opt: Namespace) -> DataConfig:
@@ -166,8 +141,8 @@ def build_network(opt: Namespace, data: DataConfig, hyp: Hyp, checkpoint: Checkp
     return model
 
 
-def build_loaders(opt: Namespace, data: DataConfig, hyp: Hyp, stride: int) -> tuple[DataLoader, DataLoader]:
-    """Loaders of the training and the validation pictures."""
+def build_loaders(opt: Namespace, data: DataConfig, hyp: Hyp, stride: int) -> tuple[DataLoader, DataLoader | None]:
+    """Loaders of the training and the validation pictures; validated is on rank 0 alone."""
     common = {"imgsz": opt.imgsz, "stride": stride, "nc": data.nc, "single_cls": opt.single_cls, "seed": opt.seed}
     train_loader = create_dataloader(
         data.train,
@@ -179,10 +154,13 @@ def build_loaders(opt: Namespace, data: DataConfig, hyp: Hyp, stride: int) -> tu
         quad=opt.quad,
         shuffle=not opt.rect,
         workers=opt.workers,
+        share=(rank(), world_size()),
         mosaic_until=opt.epochs - opt.close_mosaic if opt.close_mosaic else None,
         prefix="train: ",
         **common,
     )
+    if rank() > 0:
+        return train_loader, None
     val_loader = create_dataloader(
         data.val,
         batch_size=opt.batch_size * 2,
@@ -226,21 +204,24 @@ def freeze(model: DetectionModel, layers: list[int]) -> None:
 
 
 def assemble(
-    opt: Namespace, data: DataConfig, hyp: Hyp, model: DetectionModel, loaders: tuple[DataLoader, DataLoader]
+    opt: Namespace, data: DataConfig, hyp: Hyp, model: DetectionModel, loaders: tuple[DataLoader, DataLoader | None]
 ) -> TrainState:
     """The state of a training that has not begun."""
     device = next(model.parameters()).device
     detect = model.detect
-    half = amp_dtype(device) if opt.amp else None
+    half = checked_amp_dtype(model) if opt.amp else None
+    if opt.sync_bn and world_size() > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return TrainState(
         opt=opt,
-        run_dir=Path(opt.save_dir) if opt.resume else increment_path(Path(opt.project) / opt.name, opt.exist_ok),
+        run_dir=Path(opt.save_dir) if opt.resume else main_decides(lambda: free_run_directory(opt)),
         data=data,
         hyp=hyp,
         device=device,
         amp_dtype=half,
         stride=max(int(detect.stride.max()), 32),
         model=model,
+        forward=distributed(model),
         ema=ModelEma(model),
         optimizer=build_optimizer(opt.optimizer, model, hyp, weight_decay=scaled_weight_decay(hyp, opt.batch_size)),
         scaler=torch.amp.GradScaler(device.type, enabled=half is torch.float16),
@@ -260,28 +241,24 @@ def assemble(
         train_loader=loaders[0],
         val_loader=loaders[1],
         callbacks=Callbacks(),
-        class_maps=np.zeros(data.nc),
+        progress=Progress(class_maps=np.zeros(data.nc)),
     )
 
 
-def restore(state: TrainState, checkpoint: Checkpoint) -> None:
-    """Puts a stopped training's optimizer, average and counters back."""
-    saved: dict[str, Any] = checkpoint.training
-    state.model.load_state_dict(saved["model"])
-    state.ema.ema.load_state_dict(checkpoint.state)
-    state.ema.updates = saved["updates"]
-    state.optimizer.load_state_dict(saved["optimizer"])
-    state.scaler.load_state_dict(saved["scaler"])
-    for name, parameter in state.model.named_parameters():
-        if name in saved["gradients"]:
-            parameter.grad = saved["gradients"][name].to(parameter)
-    state.start_epoch = saved["epoch"] + 1
-    state.best_fitness = saved["best_fitness"]
-    state.stopper.best_fitness, state.stopper.best_epoch = saved["best_fitness"], saved["best_epoch"]
-    state.last_step = saved["last_step"]
-    state.class_maps = np.asarray(saved["class_maps"])
-    state.resumable = checkpoint.file
-    state.has_best = (checkpoint.file.parent / "best.pt").exists()
+def free_run_directory(opt: Namespace) -> Path:
+    """--project/--name, with the next free number behind it unless --exist-ok."""
+    return increment_path(Path(opt.project) / opt.name, opt.exist_ok)
+
+
+def distributed(model: nn.Module) -> nn.Module:
+    """The model, wrapped so that its gradients are averaged over all ranks where there are several; they start from
+    rank 0's weights. Statistics of batch normalisation are not exchanged here: the loop averages them at each step."""
+    if world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    return DistributedDataParallel(
+        model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+    )
 
 
 def begin_run(state: TrainState, *, resumed: bool) -> None:
@@ -292,13 +269,14 @@ def begin_run(state: TrainState, *, resumed: bool) -> None:
     (state.run_dir / "opt.yaml").write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
     if not resumed:
         save_hyp(state.hyp, state.run_dir / "hyp.yaml")
-    listeners = [
-        CsvLogger(state.run_dir / "results.csv", resume=resumed),
-        TensorBoardLogger(state.run_dir, first_epoch=state.start_epoch),
-    ]
-    if not state.opt.noplots:
-        listeners.append(TrainingPictures(state.run_dir, state.data.names))
-    for listener in listeners:
+    for remains in (state.run_dir / "weights").glob(".*.pt.*.tmp"):  # of a process that was killed while it wrote
+        remains.unlink()
+    run = LoggedRun(
+        state.run_dir, options, asdict(state.hyp), state.data.names, first_epoch=state.progress.epoch, resumed=resumed
+    )
+    loggers = chosen_loggers(state.opt.loggers, run, entity=state.opt.entity, bbox_interval=state.opt.bbox_interval)
+    pictures = [] if state.opt.noplots else [TrainingPictures(state.run_dir, state.data.names)]
+    for listener in (*pictures, *loggers):  # in this order: loggers show the pictures
         state.callbacks.register_all(listener)
     state.callbacks.run("on_pretrain_routine_start")
     state.callbacks.run("on_pretrain_routine_end", labels=state.train_loader.dataset.index.rows)
@@ -307,5 +285,5 @@ def begin_run(state: TrainState, *, resumed: bool) -> None:
     LOGGER.info(
         f"Image sizes {state.opt.imgsz} train and val, {kind}, {state.train_loader.num_workers} loader workers, "
         f"{layers} dynamic layers\nLogging to {state.run_dir}\n"
-        f"Training epochs {state.start_epoch} to {state.opt.epochs - 1} ..."
+        f"Training epochs {state.progress.epoch} to {state.opt.epochs - 1} ..."
     )

@@ -23,8 +23,9 @@ OUTSIDE = ("tests/", "benchmarks/")  # not bound by the law of floors
 # place here, one floor above the highest file that it imports.
 BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
-    "utils/bootstrap utils/memory",
-    1: "utils/callbacks utils/distributed utils/hyp utils/files utils/torch_utils utils/label_files utils/video utils/surviving",
+    "utils/bootstrap utils/memory engine/interruption",
+    1: "utils/callbacks utils/distributed utils/hyp utils/files utils/torch_utils utils/label_files utils/video "
+    "utils/surviving",
     2: (
         "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml utils/nms utils/loss "
         "utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator utils/figures "
@@ -43,10 +44,11 @@ BUILDING = {
     6: "models/yolo models/spread utils/dataloaders utils/outputs utils/tally",
     7: "models/weights models/summary engine/pictures engine/inputs engine/attention_report utils/comparison",
     8: "engine/validator engine/detector engine/training_options utils/compare_plots",
-    9: "engine/training_setup",
-    10: "engine/trainer engine/comparer",
-    11: "engine/evolver",
-    12: "train val detect",
+    9: "engine/training_state engine/comparer",
+    10: "engine/training_setup engine/training_epoch",
+    11: "engine/trainer",
+    12: "engine/evolver",
+    13: "train val detect",
 }
 FLOORS = {f"{name}.py": floor for floor, names in BUILDING.items() for name in names.split()}
 ABSENT = {"general.py", "misc.py", "helpers.py"}  # what CONTRIBUTING.md says that there is none of

@@ -1,6 +1,7 @@
 """Batches of a set's samples, made by worker processes. Not for what is in a sample (utils/datasets.py)."""
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,17 +103,34 @@ def tiled(quad: Sequence[Sample]) -> Sample:
 
 class EpochSampler(Sampler[int]):
     """Keys of one epoch's samples: every picture once, shuffled by (seed, epoch) alone, or, with weights, as many drawn
-    by weight. The key tells the epoch to the dataset, whose workers live on from epoch to epoch."""
+    by weight. The key tells the epoch to the dataset, whose workers live on from epoch to epoch.
 
-    def __init__(self, dataset: DetectionDataset, *, shuffle: bool = False, seed: int = 0) -> None:
-        self.dataset, self.shuffle, self.seed, self.epoch = dataset, shuffle, seed, 0
+    batch_size: images a batch, of all processes together. share: (this process's number, how many there are); each
+    takes its part of every batch. Where the last batch doesn't divide evenly, some of its pictures come twice.
+    """
+
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        *,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        seed: int = 0,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
+        self.rank, self.ranks = share
+        self.epoch = self.skip_batches = 0
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        """How many samples this process takes in a whole epoch."""
+        batches, rest = divmod(len(self.dataset), self.batch_size)
+        return (batches * self.batch_size + _ceil_to(rest, self.ranks)) // self.ranks
 
-    def set_epoch(self, epoch: int) -> None:
-        """To be called before the loader is iterated over."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, *, skip_batches: int = 0) -> None:
+        """To be called before the loader is iterated over. skip_batches: how many of the epoch's first are left out, as
+        an interrupted training has seen them."""
+        self.epoch, self.skip_batches = epoch, skip_batches
 
     def set_weights(self, weights: Sequence[float] | np.ndarray | Tensor) -> None:
         """--image-weights: (N,), how likely each picture is drawn from the next epoch on, as itself or into a mosaic.
@@ -126,44 +144,57 @@ class EpochSampler(Sampler[int]):
         self.dataset.chances.set(weights)
 
     def __iter__(self) -> Iterator[int]:
-        n = len(self)
+        n = len(self.dataset)
         rng = np.random.default_rng((self.seed, self.epoch))
         if self.dataset.chances.weighted:
             numbers = self.dataset.chances.draw(rng, n)
         else:
             numbers = rng.permutation(n) if self.shuffle else np.arange(n)
-        return iter((self.epoch * n + numbers).tolist())
+        keys = self.epoch * n + numbers
+        for start in range(self.skip_batches * self.batch_size, n, self.batch_size):
+            batch = keys[start : start + self.batch_size]
+            size = _ceil_to(len(batch), self.ranks) // self.ranks
+            yield from np.resize(batch, size * self.ranks)[self.rank * size :][:size].tolist()
+
+
+def _ceil_to(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 def _start_worker(_: int) -> None:
-    """One thread a worker: there are as many workers as the CPUs can feed."""
+    """One thread a worker: there are as many workers as the CPUs can feed. Ctrl+C, which reaches
+    the whole group of processes, is the main process's affair; without it a worker ends by itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 
 
 def worker_count(workers: int, batch_size: int) -> int:
-    """As many as asked for, but no more than CPUs of this process or images a batch; 0 = in the main process."""
+    """As many as asked for, but no more than images a batch or CPUs, which the training processes of this machine
+    share; 0 = in the main process."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(workers, cpus, batch_size if batch_size > 1 else 0)
+    own = max(cpus // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)  # set by torch's launcher
+    return min(workers, own, batch_size if batch_size > 1 else 0)
 
 
 def create_dataloader(
     paths: tuple[Path, ...], *, imgsz: int, batch_size: int, stride: int = 32, nc: int | None = None,
     hyp: Hyp | None = None, augment: bool = False, rect: bool = False, pad: float = 0.0, cache: str | None = None,
     single_cls: bool = False, workers: int = 8, quad: bool = False, shuffle: bool = False, seed: int = 0,
-    mosaic_until: int | None = None, prefix: str = "",
+    mosaic_until: int | None = None, share: tuple[int, int] = (0, 1), prefix: str = "",
 ) -> DataLoader:  # fmt: skip
     """Loader of Batches over the pictures of directories, list files or patterns.
 
     Its `dataset` is the DetectionDataset (see there for imgsz, hyp, augment, rect, stride, pad, cache, mosaic_until),
-    its `sampler` an EpochSampler. nc, single_cls: see index_labels. The last batch may be smaller: nothing is dropped.
-    prefix: put before what is logged, such as "train: ". Raises InputError for unusable data.
+    its `sampler` an EpochSampler (see there for share; batch_size is that of all processes together). nc, single_cls:
+    see index_labels. The last batch may be smaller: nothing is dropped. prefix: put before what is logged, such as
+    "train: ". Raises InputError for unusable data.
     """
     images = image_files(paths)
     index = index_labels(
         images, nc=nc, cache=cache_file(paths, images), single_cls=single_cls, need_labels=augment, prefix=prefix
     )
-    batch_size = min(batch_size, len(index))
+    batch_size = min(batch_size, _ceil_to(len(index), share[1]))
     dataset = DetectionDataset(
         index, imgsz=imgsz, hyp=hyp, augment=augment, rect=rect, batch_size=batch_size, stride=stride, pad=pad,
         cache=cache, seed=seed, mosaic_until=mosaic_until, prefix=prefix,
@@ -171,20 +202,21 @@ def create_dataloader(
     if rect and shuffle:
         LOGGER.warning(f"{prefix}Rectangular batches have their own order: the pictures are not shuffled")
     return make_dataloader(
-        dataset, batch_size=batch_size, workers=workers, quad=quad, shuffle=shuffle and not rect, seed=seed
+        dataset, batch_size=batch_size, workers=workers, quad=quad, shuffle=shuffle and not rect, seed=seed, share=share
     )
 
 
 def make_dataloader(
     dataset: DetectionDataset, *, batch_size: int, workers: int = 8, quad: bool = False, shuffle: bool = False,
-    seed: int = 0,
+    seed: int = 0, share: tuple[int, int] = (0, 1),
 ) -> DataLoader:  # fmt: skip
     """Loader over a dataset that exists; see create_dataloader. Batches are the same whatever `workers` is."""
-    workers = worker_count(workers, batch_size)
+    own_batch = batch_size // share[1]
+    workers = worker_count(workers, own_batch)
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=EpochSampler(dataset, shuffle=shuffle, seed=seed),
+        batch_size=own_batch,
+        sampler=EpochSampler(dataset, batch_size=batch_size, shuffle=shuffle, seed=seed, share=share),
         num_workers=workers,
         collate_fn=QuadCollate(seed) if quad else collate,
         pin_memory=torch.cuda.is_available(),

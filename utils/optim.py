@@ -169,9 +169,12 @@ class EarlyStopping:
         """Notes an epoch's fitness; True if the training should end."""
         if fitness > self.best_fitness:
             self.best_fitness, self.best_epoch = fitness, epoch
-        idle = epoch - self.best_epoch
-        self.possible_stop = idle >= self.patience - 1
-        return idle >= self.patience
+        self.possible_stop = epoch - self.best_epoch >= self.patience - 1
+        return self.is_over(epoch)
+
+    def is_over(self, epoch: int) -> bool:
+        """Whether the training should end after `epoch`. Before the first fitness, which is 0 or more, never."""
+        return self.best_fitness >= 0 and epoch - self.best_epoch >= self.patience
 
 
 def annealing_epochs(epochs: int, hyp: Hyp) -> float:

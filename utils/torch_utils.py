@@ -5,7 +5,9 @@ import os
 import random
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,32 +17,32 @@ from utils.log import LOGGER
 FAST_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}  # without one of them a CPU imitates bfloat16, slower than float32
 
 
-def select_device(device: str = "", batch_size: int = 0) -> torch.device:
-    """The device that `device` names: '' the best there is, 'cpu', 'mps', or CUDA indices '0', 'cuda:0', '0,1' (the
-    first of them is returned). Raises InputError where it is not there, or where batch_size > 0 does not spread evenly
-    over several.
+def select_device(device: str = "", *, process: int | None = None) -> torch.device:
+    """The device that `device` names: '' the best there is, 'cpu', 'mps', or CUDA indices '0', 'cuda:0', '0,1'.
 
-    Differs from v6.1: the environment variable CUDA_VISIBLE_DEVICES is read, never written.
+    process: this process's number where several train together on this machine; of the CUDA devices each takes the one
+    at its number. Raises InputError where a device is not there, and for several devices to one process.
+
+    Differs from v6.1: the environment variable CUDA_VISIBLE_DEVICES is read, never written; one process uses one
+    device (torch advises against DataParallel, which v6.1 takes for several).
     """
     wanted = str(device).strip().lower().replace("cuda:", "").replace("none", "")
-    if wanted == "cuda":
-        wanted = "0"
+    if wanted == "" and not torch.cuda.is_available():
+        wanted = "mps" if torch.backends.mps.is_available() else "cpu"
     if wanted in ("cpu", "mps"):
         return _told(_cpu_or_mps(wanted))
-    if wanted == "":
-        return _told(_best_device())
-    indices = _cuda_indices(wanted)
-    if batch_size > 0 and batch_size % len(indices):
+    indices = _cuda_indices(wanted.replace("cuda", "0")) if wanted else list(range(torch.cuda.device_count()))
+    if process is None and wanted and len(indices) > 1:
         raise InputError(
-            f"--batch-size {batch_size} must be a multiple of the {len(indices)} devices in --device {device}"
+            f"--device {device}: one process uses one device. To train on {len(indices)}: "
+            f"python -m torch.distributed.run --nproc_per_node {len(indices)} train.py --device {device} ..."
         )
-    return _told(torch.device("cuda", indices[0]))
-
-
-def _best_device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if process is not None and process >= len(indices):
+        raise InputError(
+            f"--device {device or 'not given'}: process {process} of this machine has none of the {len(indices)} CUDA "
+            "devices left; start as many processes as devices, or use --device cpu"
+        )
+    return _told(torch.device("cuda", indices[process or 0]))
 
 
 def _cpu_or_mps(wanted: str) -> torch.device:
@@ -83,6 +85,32 @@ def seed_everything(seed: int, deterministic: bool) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is reproducible only with a fixed one
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Where Python's, numpy's and torch's global generators stand, as plain data. What a training draws depends on the
+    seed and the sample's number alone; these are for layers such as dropout, and for the code of listeners."""
+    version, words, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002  (it is that state that is kept)
+    states = {
+        "python": (version, torch.tensor(words), gauss),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Puts the generators back where random_states() found them; that of a GPU on the current one."""
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 @functools.cache

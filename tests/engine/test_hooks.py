@@ -9,7 +9,7 @@ import train
 from engine.trainer import train as run_training
 from utils.callbacks import HOOKS, Callbacks
 
-NOT_FIRED = {"on_params_update"}  # until AutoBatch changes the batch size
+NOT_FIRED = {"on_params_update"}  # by AutoBatch alone: tests/engine/test_training_setup.py
 BATCH = ["on_train_batch_start", "optimizer_step", "on_before_zero_grad", "on_train_batch_end"]
 VALIDATION = ["on_val_start", "on_val_batch_start", *["on_val_image_end"] * 4, "on_val_batch_end", "on_val_end"]
 

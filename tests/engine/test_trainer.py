@@ -10,8 +10,9 @@ import yaml
 
 import train
 from engine import trainer
-from engine.trainer import rescaled
+from engine.training_epoch import rescaled
 from models.weights import load_model, read_checkpoint
+from utils.callbacks import Callbacks
 from utils.errors import InputError
 from utils.torch_utils import supports_bf16_cpu
 
@@ -161,10 +162,10 @@ def test_freeze_keeps_layers(tiny, tmp_path):
 def test_ctrl_c_tells_how_to_go_on(stop_at, saved, tiny, tmp_path, monkeypatch, capfd):
     tiny(name="my run")  # an older one, whose last.pt is not this run's until the first epoch is saved
 
-    def interrupted(state, epoch):
-        if epoch == stop_at:
+    def interrupted(state):
+        if state.progress.epoch == stop_at:
             raise KeyboardInterrupt
-        trainer_begin_epoch(state, epoch)
+        trainer_begin_epoch(state)
 
     trainer_begin_epoch = trainer.begin_epoch
     monkeypatch.setattr(trainer, "begin_epoch", interrupted)
@@ -173,7 +174,7 @@ def test_ctrl_c_tells_how_to_go_on(stop_at, saved, tiny, tmp_path, monkeypatch, 
         tiny(epochs=3, name="my run")
     command = f"python train.py --resume '{tmp_path / 'runs' / 'my run' / 'weights' / 'last.pt'}'"
     log = capfd.readouterr().err
-    assert (command in log, "No epoch was saved yet" in log) == (saved, not saved)
+    assert (command in log, "Nothing was saved yet" in log) == (saved, not saved)
 
 
 def test_nosave_and_noval_do_the_last_epoch_only(tiny):
@@ -210,7 +211,7 @@ def test_multi_scale_stays_within_half_and_one_and_a_half(imgsz):
         ({"cfg": "nowhere.yaml"}, "nowhere.yaml"),
         ({"weights": "nowhere.pt"}, "nowhere.pt"),
         ({"hyp": "nowhere.yaml"}, "nowhere.yaml"),
-        ({"batch_size": 0}, "--batch-size: 1 or more was expected, got 0"),
+        ({"batch_size": 0}, "--batch-size: 1 or more, or -1"),
         ({"epochs": 0}, "--epochs"),
         ({"imgsz": 5}, "--imgsz"),
         ({"quad": True, "batch_size": 6}, "multiple of 4"),
@@ -250,19 +251,14 @@ def test_kernel_noise_of_minus_one_leaves_the_dynamic_layers_to_chance(tiny, sha
     assert "Transferred 330/347 items" in log  # nor the weight and bias of two layers
 
 
-def test_a_callback_can_end_the_training(tiny, monkeypatch):
+def test_a_callback_can_end_the_training(tiny):
     seen = []
 
-    def with_listener(opt):
-        state = prepare(opt)
-        for hook in ("on_train_epoch_end", "teardown"):
-            state.callbacks.register(hook, lambda hook=hook, **_: seen.append(hook))
-        state.callbacks.register("on_fit_epoch_end", lambda **_: setattr(state.callbacks, "stop_training", True))
-        return state
-
-    prepare = trainer.prepare
-    monkeypatch.setattr(trainer, "prepare", with_listener)
-    run_dir = tiny(epochs=3)
+    callbacks = Callbacks()
+    for hook in ("on_train_epoch_end", "teardown"):
+        callbacks.register(hook, lambda hook=hook, **_: seen.append(hook))
+    callbacks.register("on_fit_epoch_end", lambda **_: setattr(callbacks, "stop_training", True))
+    run_dir = tiny(epochs=3, callbacks=callbacks)
     assert len(results(run_dir)) == 1
     assert (run_dir / "weights" / "last.pt").exists()
     assert seen == ["on_train_epoch_end", "teardown"]

@@ -15,6 +15,7 @@ from engine.training_options import checked_options, find_hyp
 from engine.training_setup import prepare
 from models.weights import read_checkpoint
 from tests.conftest import ROOT
+from utils.callbacks import Callbacks
 from utils.errors import InputError
 from utils.hyp import load_hyp
 
@@ -166,9 +167,9 @@ def test_a_resumed_run_keeps_its_hyperparameters(tiny, still):
     hyp = replace(load_hyp(run_dir / "hyp.yaml"), temperature_epochs=1 / 3)  # what one epoch made of it
     (run_dir / "hyp.yaml").write_text("a note of mine")
     Path(still).write_text(yaml.safe_dump(yaml.safe_load(LOW.read_text()) | {"box": 0.5}))
-    assert prepare(options(resume=str(last), epochs=2)).hyp == hyp
+    assert prepare(options(resume=str(last), epochs=2), Callbacks()).hyp == hyp
     Path(still).unlink()
-    assert prepare(options(resume=str(last), epochs=2)).hyp == hyp
+    assert prepare(options(resume=str(last), epochs=2), Callbacks()).hyp == hyp
     assert (hyp.lr0, hyp.label_smoothing) == (0, 0.25)
     assert (run_dir / "hyp.yaml").read_text() == "a note of mine"
 
@@ -180,7 +181,7 @@ def test_a_checkpoint_without_hyperparameters_is_resumed_with_those_beside_it(ti
     content = torch.load(last, weights_only=True)
     del content["info"]["hyp"]
     torch.save(content, last)
-    assert prepare(options(resume=str(last), epochs=2)).hyp == load_hyp(run_dir / "hyp.yaml")
+    assert prepare(options(resume=str(last), epochs=2), Callbacks()).hyp == load_hyp(run_dir / "hyp.yaml")
 
 
 def test_a_run_is_resumed_where_it_lies(tiny, tmp_path):

@@ -8,12 +8,16 @@ import pytest
 import torch
 
 import train
-from engine.trainer import begin_epoch, optimizer_step, train_one_epoch
-from engine.training_setup import CLIP_NORM, TrainState, fit_anchors, prepare
+from engine import training_setup
+from engine.trainer import begin_epoch
+from engine.training_epoch import MAX_SKIPPED_IN_ROW, TrainingDiverged, optimizer_step, train_batch, trained_batches
+from engine.training_setup import fit_anchors, prepare
+from engine.training_state import CLIP_NORM, TrainState
 from models.common import dynamic_layers
 from models.yolo import DetectionModel
 from tests.engine.conftest import CFG
 from utils.autoanchor import best_possible_recall
+from utils.callbacks import Callbacks
 from utils.hyp import load_hyp
 
 LOW = load_hyp(Path(__file__).parents[2] / "data/hyps/hyp.scratch-low.yaml")
@@ -23,12 +27,12 @@ LOW = load_hyp(Path(__file__).parents[2] / "data/hyps/hyp.scratch-low.yaml")
 def prepared(data, tmp_path):
     """prepared(batch_size=4, ...) -> the state of a training on the shapes that has not begun, or that goes on."""
 
-    def run(**options) -> TrainState:
+    def run(callbacks: Callbacks | None = None, **options) -> TrainState:
         usual = {"imgsz": 64, "batch_size": 4, "epochs": 12, "workers": 0, "device": "cpu", "noplots": True}
         usual |= {**data, "project": str(tmp_path / "runs")}
         opt = Namespace(**{**vars(train.parse_opt([])), **usual, **options})
         opt.given = sorted(options)
-        return prepare(opt)
+        return prepare(opt, callbacks or Callbacks())
 
     return run
 
@@ -77,7 +81,7 @@ def test_a_resumed_run_keeps_its_anchors_and_what_it_knows_of_its_classes(tiny, 
     state = prepared(resume=last, epochs=2)
     for anchors in (state.model.detect.anchors, state.ema.ema.detect.anchors, state.loss_fn.anchors):
         assert torch.allclose(anchors, before * 1.5)
-    assert state.class_maps.tolist() == [0.25, 0.75]
+    assert state.progress.class_maps.tolist() == [0.25, 0.75]
 
 
 # ---------------------------------------------------------------------------------------------------- steps of the loop
@@ -85,8 +89,9 @@ def test_image_weights_prefer_classes_that_are_found_badly(prepared, monkeypatch
     state = prepared(image_weights=True)
     drawn = []
     monkeypatch.setattr(state.train_loader.sampler, "set_weights", drawn.append)
-    state.class_maps = np.array([0.9, 0.0])
-    begin_epoch(state, 1)
+    state.progress.class_maps = np.array([0.9, 0.0])
+    state.progress.epoch = 1
+    begin_epoch(state)
     (weights,) = drawn
     classes = state.train_loader.dataset.index.rows[:, 0]
     assert sorted(set(classes)) == [0, 1]
@@ -96,7 +101,8 @@ def test_image_weights_prefer_classes_that_are_found_badly(prepared, monkeypatch
 def test_model_and_average_get_the_temperature_of_the_epoch(prepared):
     state = prepared()
     for epoch, temperature in ((0, 34), (1, 25.75), (4, 1)):
-        begin_epoch(state, epoch)
+        state.progress.epoch = epoch
+        begin_epoch(state)
         for model in (state.model, state.ema.ema):
             assert [float(layer.attention.temperature) for _, layer in dynamic_layers(model)] == [temperature]
 
@@ -106,7 +112,7 @@ def gathered(state: TrainState, batch, monkeypatch, *, quad: bool) -> torch.Tens
     state.opt.quad = quad
     state.optimizer.zero_grad()
     monkeypatch.setattr(state, "accumulated", lambda step: False)
-    train_one_epoch(state, [batch], 0)
+    train_batch(state, batch, 0)
     return torch.cat([parameter.grad.flatten() for parameter in state.model.parameters()])
 
 
@@ -132,3 +138,61 @@ def test_a_huge_gradient_is_clipped(gradient, norm, prepared):
     state.callbacks.register("on_before_zero_grad", measure)
     optimizer_step(state)
     assert used == [pytest.approx(unclipped if norm is None else norm, rel=1e-3)]
+
+
+# ------------------------------------------------------------------------------------------- losses that are not finite
+def tensors(state: TrainState) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in state.model.state_dict().items() if "num_batches" not in name}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_batch_whose_loss_is_not_finite_leaves_no_trace(value, prepared, monkeypatch):
+    state = prepared(amp=False)
+    state.model.train()
+    batch, before = next(iter(state.train_loader)), tensors(state)
+    loss_fn = state.loss_fn
+    monkeypatch.setattr(state, "loss_fn", lambda *args: (loss_fn(*args)[0] * value, loss_fn(*args)[1] * value))
+    train_batch(state, batch, 0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(state).items())
+    assert all(parameter.grad is None for parameter in state.model.parameters())
+    assert (state.progress.skipped, state.progress.losses.tolist()) == (1, [0, 0, 0])
+    monkeypatch.setattr(state, "loss_fn", loss_fn)
+    train_batch(state, batch, 1)
+    assert state.progress.skipped_in_row == 0
+    assert state.progress.losses.sum() > 0
+
+
+def test_gradients_that_are_not_finite_are_dropped(prepared):
+    state = prepared(amp=False)
+    before = tensors(state)
+    for parameter in state.model.parameters():
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    optimizer_step(state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(state).items())
+    assert (state.progress.skipped, state.ema.updates) == (1, 0)
+
+
+def test_many_in_a_row_end_the_training_with_advice(prepared, monkeypatch, capfd):
+    state = prepared(amp=False, batch_size=1)
+    broken = torch.tensor([float("nan")])
+    monkeypatch.setattr(state, "loss_fn", lambda *_: (broken, broken.expand(3)))
+    assert len(list(trained_batches(state))) == 8
+    assert "8 of 8 batches were skipped" in capfd.readouterr().err
+    state.progress.next_epoch()
+    state.progress.skipped_in_row = MAX_SKIPPED_IN_ROW - 3
+    advice = r"in epoch 1\. No epoch was saved yet\. Try a lower lr0 \(it is 0\.01\)"
+    with pytest.raises(TrainingDiverged, match=advice):
+        list(trained_batches(state))
+    assert state.progress.batches == 2
+
+
+# ------------------------------------------------------------------------------------------------------------ AutoBatch
+def test_autobatch_tells_the_batch_size_that_it_chose(prepared, monkeypatch):
+    """How it chooses is tested in tests/utils/test_autobatch.py."""
+    heard, callbacks = [], Callbacks()
+    callbacks.register("on_params_update", lambda params: heard.append(params))
+    monkeypatch.setattr(training_setup, "auto_batch_size", lambda model, **given: heard.append(given) or 2)
+    state = prepared(callbacks, batch_size=-1, multi_scale=True, amp=False)
+    device = torch.device("cpu")
+    assert heard == [{"imgsz": 96, "device": device, "dtype": None, "multiple": 1}, {"batch_size": 2}]
+    assert state.opt.batch_size == state.train_loader.batch_size == 2

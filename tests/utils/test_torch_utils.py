@@ -1,5 +1,6 @@
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,8 +9,10 @@ from utils.errors import InputError
 from utils.torch_utils import (
     Timer,
     amp_dtype,
+    random_states,
     seed_everything,
     select_device,
+    set_random_states,
     supports_bf16_cpu,
     to_channels_last_,
     to_unit_float,
@@ -52,11 +55,11 @@ def test_what_is_not_there_is_refused(device, no_gpu):
 
 @pytest.mark.parametrize(
     ("device", "expected"),
-    [("", "cuda:0"), ("0", "cuda:0"), ("cuda:1", "cuda:1"), ("1", "cuda:1"), ("1,0", "cuda:1"), ("cpu", "cpu")],
+    [("", "cuda:0"), ("0", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("1", "cuda:1"), ("cpu", "cpu")],
 )
 def test_cuda_devices(device, expected, two_gpus, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert select_device(device, batch_size=16) == torch.device(expected)
+    assert select_device(device) == torch.device(expected)
     assert "CUDA_VISIBLE_DEVICES" not in torch_utils.os.environ
 
 
@@ -66,9 +69,39 @@ def test_cuda_devices_that_are_not_there(device, two_gpus):
         select_device(device)
 
 
-def test_a_batch_that_does_not_spread_evenly(two_gpus):
-    with pytest.raises(InputError, match="multiple of the 2 devices"):
-        select_device("0,1", batch_size=15)
+@pytest.mark.parametrize(
+    ("device", "process", "expected"),
+    [
+        ("", 0, "cuda:0"),
+        ("", 1, "cuda:1"),
+        ("1,0", 0, "cuda:1"),
+        ("1,0", 1, "cuda:0"),
+        ("1", 0, "cuda:1"),
+        ("cpu", 1, "cpu"),
+    ],
+)
+def test_each_process_takes_a_device_of_its_own(device, process, expected, two_gpus):
+    assert select_device(device, process=process) == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("device", "process", "message"),
+    [("0,1", None, "--nproc_per_node 2 train.py"), ("", 2, "none of the 2"), ("0", 1, "none of the 1")],
+)
+def test_devices_and_processes_must_fit(device, process, message, two_gpus):
+    with pytest.raises(InputError, match=message):
+        select_device(device, process=process)
+
+
+def test_random_states_come_back():
+    def draws() -> tuple:
+        numpys = np.random.standard_normal(2)  # noqa: NPY002  (the global generator is what is tested)
+        return random.random(), numpys.tolist(), torch.rand(2).tolist()
+
+    kept = random_states(torch.device("cpu"))
+    drawn = draws()
+    set_random_states(kept)
+    assert draws() == drawn
 
 
 def test_seeds_repeat(restored_determinism):

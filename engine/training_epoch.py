@@ -1,0 +1,161 @@
+"""One epoch's batches: forward, backward, optimizer step. Not for what happens between epochs: that is trainer.py."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+from tqdm import tqdm
+
+from engine.training_state import TrainState
+from utils.dataloaders import Batch
+from utils.distributed import any_rank, average_, mean_over_ranks, rank, world_size
+from utils.errors import InputError
+from utils.log import LOGGER
+from utils.torch_utils import to_unit_float
+
+MAX_SKIPPED_IN_ROW = 20  # batches; more than float16's loss scale takes to find its range
+
+
+class TrainingDiverged(InputError):
+    """The losses or gradients of many batches in a row were not finite."""
+
+
+def trained_batches(state: TrainState) -> Iterator[int]:
+    """Trains the batches that are left of the epoch, one by one; yields how many are done. The caller may end the
+    training between two of them.
+
+    Differs from v6.1: the gradients of batches that are left over at an epoch's end count in the next step, there they
+    are thrown away.
+    """
+    progress = state.progress
+    state.model.train()
+    bar = ProgressBar(state)
+    for batch in bar.batches():
+        state.callbacks.run("on_train_batch_start")
+        step = progress.epoch * len(state.train_loader) + progress.batches
+        images = train_batch(state, batch, step)
+        progress.batches += 1
+        bar.show(batch, images)
+        state.callbacks.run("on_train_batch_end", step=step, batch=batch, model=state.model)
+        yield progress.batches
+    if progress.skipped:
+        LOGGER.warning(
+            f"{progress.skipped} of {progress.batches} batches were skipped: their loss or gradient was not finite"
+        )
+
+
+def mean_losses(state: TrainState) -> Tensor:
+    """(3,) box, obj and cls loss, the mean over the epoch's batches that counted and over all ranks."""
+    return mean_over_ranks(state.progress.losses) / max(state.progress.batches - state.progress.skipped, 1)
+
+
+def train_batch(state: TrainState, batch: Batch, step: int) -> Tensor:
+    """One batch, the `step`-th of all epochs. Returns its images (B, 3, H, W) as the network got them. A batch whose
+    loss is not finite leaves no trace in weights, gradients and statistics. Raises TrainingDiverged after many."""
+    state.schedule.apply(state.optimizer, step)
+    images = to_unit_float(batch.images, state.device)  # uint8 (B, 3, H, W) -> [0, 1]
+    if state.opt.multi_scale:
+        images = rescaled(images, state, step)
+    statistics = running_statistics(state.model)
+    before = [statistic.clone() for statistic in statistics]
+    with torch.autocast(state.device.type, dtype=state.amp_dtype, enabled=state.amp_dtype is not None):
+        raw = state.forward(images)
+    loss, parts = state.loss_fn(raw, batch.targets.to(state.device))
+    (is_lost,) = any_rank(not loss.isfinite().all())
+    if is_lost:
+        for statistic, old in zip(statistics, before, strict=True):
+            statistic.copy_(old)
+        skip(state)
+        return images
+    weight = world_size() * (4 if state.opt.quad else 1)  # the ranks' gradients are averaged, and are to be added
+    state.scaler.scale(loss * weight).backward()
+    state.progress.losses += parts.cpu()
+    if state.accumulated(step):  # counts across epochs
+        optimizer_step(state)
+    return images
+
+
+def running_statistics(model: nn.Module) -> list[Tensor]:
+    """The means and variances that batch normalisation keeps."""
+    return [buffer for name, buffer in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
+
+
+def optimizer_step(state: TrainState) -> None:
+    """Unscale, clip, step, zero, EMA. Gradients that are not finite are dropped; float16's scale is lowered then."""
+    state.callbacks.run("optimizer_step")
+    state.scaler.unscale_(state.optimizer)
+    limit = math.inf if state.clip_norm is None else state.clip_norm
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), max_norm=limit)
+    is_finite = bool(norm.isfinite())  # the same on all ranks, as the gradients are
+    if is_finite or state.scaler.is_enabled():
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+    state.callbacks.run("on_before_zero_grad")
+    state.optimizer.zero_grad()
+    if not is_finite:
+        skip(state)
+        return
+    state.progress.skipped_in_row = 0
+    average_(running_statistics(state.model))  # each rank has seen its share of the batches alone
+    state.ema.update(state.model)
+
+
+def skip(state: TrainState) -> None:
+    """Counts a batch that is left out. Raises TrainingDiverged after MAX_SKIPPED_IN_ROW of them."""
+    progress = state.progress
+    progress.skipped += 1
+    progress.skipped_in_row += 1
+    if progress.skipped_in_row < MAX_SKIPPED_IN_ROW:
+        return
+    saved = f"The last good checkpoint is {state.resumable}." if state.resumable else "No epoch was saved yet."
+    raise TrainingDiverged(
+        f"{MAX_SKIPPED_IN_ROW} batches in a row had no finite loss or gradient, the last in epoch {progress.epoch}. "
+        f"{saved} Try a lower lr0 (it is {state.hyp.lr0:g}) or more warmup_epochs (they are "
+        f"{state.hyp.warmup_epochs:g}) in the hyperparameters, or --no-amp"
+    )
+
+
+def rescaled(images: Tensor, state: TrainState, step: int) -> Tensor:
+    """--multi-scale: the batch (B, 3, H, W) resized so that its long side is a multiple of the stride between half and
+    one and a half times --imgsz. The size depends on seed and step alone."""
+    stride, imgsz = state.stride, state.opt.imgsz
+    rng = np.random.default_rng((state.opt.seed, step))
+    side = int(rng.integers(imgsz // 2, imgsz + imgsz // 2 + stride)) // stride * stride
+    gain = max(side, stride) / max(images.shape[2:])
+    size_hw = [max(round(extent * gain / stride), 1) * stride for extent in images.shape[2:]]
+    return F.interpolate(images, size=size_hw, mode="bilinear", align_corners=False)
+
+
+class ProgressBar:
+    """The line of an epoch as YOLOv5 users know it: epoch, memory, mean losses, labels in the batch, image size."""
+
+    COLUMNS = ("Epoch", "gpu_mem", "box", "obj", "cls", "labels", "img_size")
+
+    def __init__(self, state: TrainState) -> None:
+        LOGGER.info(("\n" + "%10s" * len(self.COLUMNS)) % self.COLUMNS)
+        self.progress = state.progress
+        self.bar = tqdm(
+            state.train_loader,
+            initial=state.progress.batches,
+            total=len(state.train_loader),
+            bar_format="{l_bar}{bar:10}{r_bar}",
+            mininterval=0.5,
+            disable=rank() > 0,
+        )
+        self.label = f"{state.progress.epoch}/{state.opt.epochs - 1}"
+
+    def batches(self) -> Iterator[Batch]:
+        """The loader's batches."""
+        yield from self.bar
+
+    def show(self, batch: Batch, images: Tensor) -> None:
+        """Updates the line with the mean losses of the epoch so far, and of the batch its labels and size."""
+        memory = f"{torch.cuda.memory_reserved() / 1e9:.3g}G" if images.is_cuda else "0G"
+        mean = self.progress.losses / max(self.progress.batches - self.progress.skipped, 1)
+        losses = ("%10.4g" * 3) % tuple(mean.tolist())
+        self.bar.set_description_str(
+            f"{self.label:>10}{memory:>10}{losses}{len(batch.targets):>10}{images.shape[-1]:>10}", refresh=False
+        )

@@ -1,0 +1,136 @@
+"""Several processes that train one model, started by `python -m torch.distributed.run`. Every function also serves a
+single process, where it does nothing or passes on what it got. Not for the wrapped model: that is the trainer's."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from utils.errors import InputError
+from utils.log import LOGGER
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=1)  # the others wait while rank 0 validates; a process that dies ends them at once
+
+
+def rank() -> int:
+    """This process's number among all, 0 where it is the only one."""
+    return int(os.environ.get("RANK", 0))
+
+
+def local_rank() -> int:
+    """This process's number on its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def world_size() -> int:
+    """How many processes train together, on all machines."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Connects the processes of the launcher: gloo for tensors on the CPU, nccl for those on GPUs. Only rank 0 logs
+    what is no error."""
+    if world_size() == 1:
+        yield
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
+    level = LOGGER.level
+    LOGGER.setLevel(level if rank() == 0 else logging.ERROR)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+        dist.destroy_process_group()
+
+
+def main_decides(work: Callable[[], T]) -> T:
+    """Runs `work` on rank 0 alone and returns its result, which can be pickled, on all ranks. Where it fails, rank 0
+    raises what it raised, and the others an InputError with its message."""
+    if world_size() == 1:
+        return work()
+    if rank() > 0:
+        return _received()
+    try:
+        result = work()
+    except BaseException as error:
+        _share((None, f"{type(error).__name__}: {error}"))
+        raise
+    _share((result, None))
+    return result
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The block runs on rank 0 first; then on the others, which find there what it has put on the disk. Where it fails
+    on rank 0, they raise an InputError with its message and don't run it."""
+    if world_size() == 1:
+        yield
+        return
+    if rank() > 0:
+        _received()
+        yield
+        return
+    try:
+        yield
+    except BaseException as error:
+        _share((None, f"{type(error).__name__}: {error}"))
+        raise
+    _share((None, None))
+
+
+def _share(outcome: tuple[object, str | None]) -> None:
+    dist.broadcast_object_list([outcome], src=0, device=torch.device("cpu"))
+
+
+def _received() -> object:
+    box = [None]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    result, problem = box[0]
+    if problem is not None:
+        raise InputError(f"rank {rank()} ends because rank 0 did: {problem}")
+    return result
+
+
+def any_rank(*flags: bool) -> tuple[bool, ...]:
+    """Which of the flags are set on at least one rank."""
+    if world_size() == 1:
+        return flags
+    joined = torch.tensor(flags, dtype=torch.uint8)
+    dist.all_reduce(joined, dist.ReduceOp.MAX)
+    return tuple(map(bool, joined.tolist()))
+
+
+def gathered(value: T) -> list[T]:
+    """Each rank's value, in the order of ranks, on all of them. The values can be pickled."""
+    values: list[T] = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def mean_over_ranks(tensor: Tensor) -> Tensor:
+    """The tensor's mean over all ranks; it has one shape and float type on all."""
+    if world_size() == 1:
+        return tensor
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+@torch.no_grad()
+def average_(tensors: list[Tensor]) -> None:
+    """Gives each of the float tensors its mean over all ranks, in place, in one exchange."""
+    if world_size() == 1 or not tensors:
+        return
+    mean = mean_over_ranks(torch.cat([tensor.flatten() for tensor in tensors]))
+    for tensor, own in zip(tensors, mean.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(own.view_as(tensor))
