@@ -257,3 +257,25 @@ def test_pinned_batch():
     batch = collate([sample(targets=[[0, 1, 0.5, 0.5, 0.1, 0.1]])]).pin_memory()
     assert batch.images.is_pinned()
     assert batch.targets.is_pinned()
+
+
+# -------------------------------------------------------------------------------------------------------------- sharing
+@pytest.mark.parametrize(
+    ("images", "batch_size", "skip", "shares"),
+    [
+        (1, 2, 0, [[0], [0]]),
+        (8, 4, 0, [[0, 1, 4, 5], [2, 3, 6, 7]]),
+        (8, 4, 1, [[4, 5], [6, 7]]),
+        (8, 4, 2, [[], []]),
+        (7, 4, 0, [[0, 1, 4, 5], [2, 3, 6, 4]]),
+        (5, 4, 0, [[0, 1, 4], [2, 3, 4]]),
+    ],
+)
+def test_each_process_takes_its_share_of_every_batch(images, batch_size, skip, shares):
+    dataset = type("Dataset", (), {"__len__": lambda _: images, "chances": SimpleNamespace(weighted=False)})()
+    for rank, expected in enumerate(shares):
+        sampler = EpochSampler(dataset, batch_size=batch_size, share=(rank, 2))
+        whole = len(sampler)
+        sampler.set_epoch(0, skip_batches=skip)
+        assert list(sampler) == expected
+        assert whole == len(expected) + skip * batch_size // 2
