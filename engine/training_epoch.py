@@ -72,6 +72,7 @@ def train_batch(state: TrainState, batch: Batch, step: int) -> Tensor:
         return images
     weight = world_size() * (4 if state.opt.quad else 1)  # the ranks' gradients are averaged, and are to be added
     state.scaler.scale(loss * weight).backward()
+    average_(statistics)  # each rank has seen its own share of the batch; backward needed them as they were
     state.progress.losses += parts.cpu()
     if state.accumulated(step):  # counts across epochs
         optimizer_step(state)
@@ -99,7 +100,6 @@ def optimizer_step(state: TrainState) -> None:
         skip(state)
         return
     state.progress.skipped_in_row = 0
-    average_(running_statistics(state.model))  # each rank has seen its share of the batches alone
     state.ema.update(state.model)
 
 

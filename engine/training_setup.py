@@ -3,6 +3,7 @@ trainer.py, nor the way back from a checkpoint, which is training_state.py. Ever
 here, before the run directory is made."""
 
 import math
+import warnings
 from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -252,13 +253,14 @@ def free_run_directory(opt: Namespace) -> Path:
 
 def distributed(model: nn.Module) -> nn.Module:
     """The model, wrapped so that its gradients are averaged over all ranks where there are several; they start from
-    rank 0's weights. Statistics of batch normalisation are not exchanged here: the loop averages them at each step."""
+    rank 0's weights. Statistics of batch normalisation are not exchanged here: the loop averages them."""
     if world_size() == 1:
         return model
     device = next(model.parameters()).device
-    return DistributedDataParallel(
-        model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
-    )
+    devices = [device] if device.type == "cuda" else None
+    with warnings.catch_warnings():  # torch 2.14 has a new name for broadcast_buffers, which older ones do not know
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
 def begin_run(state: TrainState, *, resumed: bool) -> None:

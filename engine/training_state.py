@@ -18,7 +18,7 @@ from models.weights import Checkpoint
 from models.yolo import DetectionModel
 from utils.callbacks import Callbacks
 from utils.data_config import DataConfig
-from utils.distributed import gathered, rank
+from utils.distributed import gathered, rank, world_size
 from utils.ema import ModelEma
 from utils.hyp import Hyp
 from utils.loss import DetectionLoss
@@ -37,7 +37,7 @@ class Progress:
     Attributes:
         epoch: the one that is trained or comes next.
         batches: how many of its batches are done; after the last of them it still has to be validated.
-        losses: (3,) sum of the (box, obj, cls) losses of those batches.
+        losses: (3,) sum of this rank's (box, obj, cls) losses of those batches.
         skipped: how many of those batches were left out, as their loss or gradient was not finite.
         skipped_in_row: how many were left out since the last good one.
         last_step: the last batch, counted over all epochs, after which the optimizer moved.
@@ -60,18 +60,19 @@ class Progress:
         self.batches, self.losses, self.skipped = 0, torch.zeros(3), 0
 
     def saved(self) -> dict[str, Any]:
-        """As plain data; best_fitness and epoch stand in the checkpoint itself."""
+        """As plain data, the losses of each rank; best_fitness and epoch stand in the checkpoint itself."""
         kept = {name: value for name, value in vars(self).items() if name not in ("epoch", "best_fitness")}
-        return {**kept, "class_maps": self.class_maps.tolist(), "losses": self.losses.tolist()}
+        return {**kept, "class_maps": self.class_maps.tolist(), "losses": gathered(self.losses.tolist())}
 
     @classmethod
     def of(cls, saved: dict[str, Any]) -> "Progress":
         """From a checkpoint's `training`. Those of our first trainings were saved between epochs alone."""
+        losses = torch.tensor(saved.get("losses", [[0.0] * 3]))  # (ranks, 3); other ranks than then get their mean
         return cls(
             class_maps=np.asarray(saved["class_maps"]),
             epoch=saved["epoch"] + 1,
             batches=saved.get("batches", 0),
-            losses=torch.tensor(saved.get("losses", (0.0, 0.0, 0.0))),
+            losses=losses[rank()] if len(losses) == world_size() else losses.mean(0),
             skipped=saved.get("skipped", 0),
             skipped_in_row=saved.get("skipped_in_row", 0),
             last_step=saved["last_step"],

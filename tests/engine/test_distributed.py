@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
+from engine.training_setup import training_device
 from models.weights import read_checkpoint
 from tests.conftest import ROOT
 from tests.engine.test_trainer import results, same_weights
@@ -139,8 +141,11 @@ def test_unusable_input_ends_all_with_one_sentence(changes, message, options, tm
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("batch_size", "processes"), [(3, 2), (4, 8)])
-def test_a_batch_must_divide_among_the_processes(batch_size, processes, prepared, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize(
+    ("batch_size", "quad", "processes", "message"),
+    [(3, False, 2, "is the total of 2 processes"), (4, False, 8, "is the total of 8"), (8, True, 4, "--quad: each of")],
+)
+def test_a_batch_must_divide_among_the_processes(batch_size, quad, processes, message, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", str(processes))
-    with pytest.raises(InputError, match="a multiple of that was expected"):
-        prepared(batch_size=batch_size)
+    with pytest.raises(InputError, match=message):
+        training_device(Namespace(batch_size=batch_size, quad=quad, device="cpu", sync_bn=False))

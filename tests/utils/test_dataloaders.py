@@ -272,7 +272,8 @@ def test_pinned_batch():
     ],
 )
 def test_each_process_takes_its_share_of_every_batch(images, batch_size, skip, shares):
-    dataset = type("Dataset", (), {"__len__": lambda _: images, "chances": SimpleNamespace(weighted=False)})()
+    unweighted = type("Chances", (), {"weighted": False})
+    dataset = type("Dataset", (), {"__len__": lambda _: images, "chances": unweighted})()
     for rank, expected in enumerate(shares):
         sampler = EpochSampler(dataset, batch_size=batch_size, share=(rank, 2))
         whole = len(sampler)
