@@ -92,7 +92,7 @@ def _add_loggers(add: Add) -> None:
     add("--loggers", nargs="*", choices=services, default=["tensorboard"], help=chosen)
     add("--entity", help="W&B team or user that the run belongs to (default: W&B's own setting)")
     shown = "epochs from one showing of boxes at W&B to the next; 0: never (default: -1, a tenth of --epochs)"
-    add("--bbox_interval", type=int, default=-1, help=shown)
+    add("--bbox_interval", "--bbox-interval", type=int, default=-1, help=shown)
 
 
 def _add_search(add: Add) -> None:

@@ -23,8 +23,12 @@ from typing import NamedTuple
 import yaml
 
 from benchmarks.pages import write_table
+from models.weights import save_checkpoint
+from models.yolo import DetectionModel
+from utils.data_config import load_data_config
 from utils.files import ROOT
 from utils.metrics import fitness
+from utils.torch_utils import seed_everything
 
 TABLE = "experiment"  # its markers' name in the pages
 RESULTS = ROOT / "docs" / "experiment.csv"
@@ -47,14 +51,18 @@ VARIANTS = {
     "bare, annealed": Variant("yolov5n_dynamic.yaml", FROM_NOTHING),
     "DyConv, annealed": Variant("yolov5n_dyconv.yaml", FROM_NOTHING),
     "DyConv, annealed, spread": Variant("yolov5n_dyconv.yaml"),
+    "C3DyLast, annealed": Variant("yolov5n_c3dylast.yaml", FROM_NOTHING),
     "C3DyLast, annealed, spread": Variant("yolov5n_c3dylast.yaml"),
+    "C3Dy, annealed": Variant("yolov5n_c3dy.yaml", FROM_NOTHING),
     "C3Dy, annealed, spread": Variant("yolov5n_c3dy.yaml"),
 }
-
-
-SPREAD = ", spread"  # static kernels are spread over the K kernels: where training starts from static weights
-FROM_SCRATCH = ("digits",)
-LOCK = threading.Lock()  # of docs/experiment.csv
+# "spread" is from the data set's static weights; from scratch from a static model of the same seed that is not trained,
+# so that a layer's kernels start alike.
+SKIPPED = {
+    "digits": ("C3DyLast, annealed, spread", "C3Dy, annealed, spread"),
+    "bccd": ("C3DyLast, annealed", "C3Dy, annealed"),
+}
+LOCK = threading.Lock()  # of docs/experiment.csv and of the random generator
 
 
 class Task(NamedTuple):
@@ -88,15 +96,17 @@ def tasks(options: argparse.Namespace) -> dict[str, Task]:
 
 
 def plan(options: argparse.Namespace, names: list[str]) -> list[Run]:
-    """All runs, seed by seed. From scratch there is nothing to spread, so that two variants may be the same there."""
+    """All runs, seed by seed."""
     every = itertools.product(range(options.seeds), names, VARIANTS)
-    runs = (Run(data, v.removesuffix(SPREAD) if data in FROM_SCRATCH else v, seed) for seed, data, v in every)
-    return list(dict.fromkeys(runs))
+    return [Run(data, variant, seed) for seed, data, variant in every if variant not in SKIPPED[data]]
 
 
-def variant_of(run: Run) -> Variant:
-    """The run's row of VARIANTS."""
-    return VARIANTS[run.variant] if run.variant in VARIANTS else VARIANTS[run.variant + SPREAD]
+def untrained(task: Task, seed: int, file: Path) -> str:
+    """A file with the static model that a training from scratch with this seed begins with."""
+    seed_everything(seed, True)
+    names = load_data_config(task.data).names
+    save_checkpoint(file, model=DetectionModel(ROOT / "models" / VARIANTS["static"].cfg, nc=len(names), names=names))
+    return str(file)
 
 
 def read_results() -> list[dict[str, str]]:
@@ -109,7 +119,7 @@ def read_results() -> list[dict[str, str]]:
 
 def train(run: Run, task: Task, runs: Path) -> None:
     """One training in a process of its own; its result becomes a row of docs/experiment.csv."""
-    variant, commit, started = variant_of(run), current_commit(), time.time()
+    variant, commit, started = VARIANTS[run.variant], current_commit(), time.time()
     name = f"{run.data} {run.variant} {run.seed}".replace(",", "").replace(" ", "_")
     hyp = runs / f"{name}.yaml"
     given = yaml.safe_load((ROOT / task.hyp).read_text(encoding="utf-8"))
@@ -117,8 +127,12 @@ def train(run: Run, task: Task, runs: Path) -> None:
     command = [sys.executable, "train.py", "--data", task.data, "--hyp", str(hyp), "--cfg", f"models/{variant.cfg}"]
     command += ["--imgsz", str(task.imgsz), "--epochs", str(task.epochs), "--seed", str(run.seed), "--cache", "ram"]
     command += ["--project", str(runs), "--name", name, "--exist-ok", "--noplots", "--workers", "1"]
-    if task.weights:
-        command += ["--weights", task.weights]
+    weights = task.weights
+    if not weights and run.variant.endswith(", spread"):
+        with LOCK:  # torch's generator is one for all threads
+            weights = untrained(task, run.seed, runs / f"{name}_start.pt")
+    if weights:
+        command += ["--weights", weights]
     with open(runs / f"{name}.log", "w", encoding="utf-8") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=True, env=environment)
@@ -126,9 +140,11 @@ def train(run: Run, task: Task, runs: Path) -> None:
 
 
 def current_commit() -> str:
-    """The commit that is checked out, with a mark where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    """The commit that is checked out, with a mark where files other than the results differ from it."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    results = f":(exclude){RESULTS.relative_to(ROOT).as_posix()}"
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ".", results], cwd=ROOT).returncode
+    return commit.stdout.strip() + "-changed" * bool(changed)
 
 
 def record(run: Run, task: Task, run_dir: Path, *, facts: tuple[str, str]) -> None:

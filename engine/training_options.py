@@ -38,12 +38,12 @@ WHOLE_RANGES = {
     "bbox_interval": (-1, inf),
 }
 RANGES = {**WHOLE_RANGES, "label_smoothing": (0, 1)}
-TEXTS = ("weights", "cfg", "data", "hyp", "device", "optimizer", "project", "name", "evolve_storage")
+TEXTS = ("weights", "cfg", "data", "hyp", "device", "optimizer", "project", "name", "evolve_storage", "entity")
 SWITCHES = (
     "rect", "nosave", "noval", "noplots", "noautoanchor", "image_weights", "multi_scale", "single_cls", "exist_ok",
     "quad", "cos_lr", "deterministic", "amp", "sync_bn",
 )  # fmt: skip
-OPTIONAL = ("hyp", "imgsz", "evolve")  # None: not given
+OPTIONAL = ("hyp", "imgsz", "evolve", "entity")  # None: not given
 CACHES = (None, "ram", "disk")
 
 

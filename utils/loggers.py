@@ -42,6 +42,8 @@ DEFAULT = ("tensorboard",)
 
 def check_loggers(names: Iterable[str], *, entity: str | None = None, bbox_interval: int = NOT_GIVEN) -> None:
     """Raises InputError, in the words of the flags, for what would keep a chosen logger from starting."""
+    if not isinstance(names, (list, tuple)):
+        raise InputError(f"--loggers: a list of names was expected, got {names!r}")
     if "wandb" not in names and (entity or bbox_interval != NOT_GIVEN):
         raise InputError("--entity and --bbox_interval are for W&B: add --loggers wandb")
     for name in names:
