@@ -17,7 +17,7 @@ from engine.validator import Metrics, validate
 from models.common import dynamic_layers, set_temperature
 from models.weights import load_model, save_checkpoint, strip_optimizer
 from utils.callbacks import Callbacks
-from utils.distributed import any_rank, main_decides, process_group, rank
+from utils.distributed import any_rank, main_decides, process_group, rank, world_size
 from utils.log import LOGGER
 from utils.metrics import class_weights, fitness, image_weights
 from utils.optim import temperature_at
@@ -41,9 +41,10 @@ def run_to_the_end(state: TrainState) -> Metrics:
     try:
         return train_and_finish(state)
     except (KeyboardInterrupt, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and state.signals.received is None:
+        worker_died = "DataLoader worker" in str(error)  # of a signal of its own: nothing could be saved
+        if isinstance(error, RuntimeError) and not (worker_died and state.signals.received):
             raise
-        tell_of_interruption(state)  # RuntimeError: the signal went to a whole group, and ended a loader's worker
+        tell_of_interruption(state)
         raise TrainingInterrupted(state.signals.received or signal.SIGINT) from error
     finally:
         state.callbacks.run("teardown")
@@ -106,7 +107,8 @@ def tell_of_interruption(state: TrainState) -> None:
     if state.resumable is None:
         LOGGER.info(f"\nNothing was saved yet in {state.run_dir}: there is nothing to go on with.")
         return
-    command = shlex.join(["python", "train.py", "--resume", str(state.resumable)])
+    several = f"-m torch.distributed.run --nproc_per_node {world_size()} ".split() if world_size() > 1 else []
+    command = shlex.join(["python", *several, "train.py", "--resume", str(state.resumable)])
     LOGGER.info(f"\nWhat was trained until the last save is in {state.resumable}; to go on: {command}")
 
 
@@ -193,11 +195,13 @@ def write_checkpoints(state: TrainState, names: list[str]) -> None:
 
 
 def finish(state: TrainState) -> Metrics:
-    """Strips best.pt to float16 weights and validates it again with pictures; last.pt stays complete, so that the run
-    can be extended. Returns the metrics of best.pt."""
+    """Validates best.pt again with pictures and then strips it to float16 weights, which says that the run is complete;
+    last.pt stays as it is, so that the run can be extended. Returns the metrics of best.pt.
+
+    Differs from v6.1: it validates before it strips, so that a run which is stopped in between can be finished.
+    """
     best = state.run_dir / "weights" / "best.pt"
     if state.has_best:
-        strip_optimizer(best)
         LOGGER.info(f"Validating {best} ...")
         state.metrics = validate(
             load_model(best, device=state.device),
@@ -210,6 +214,7 @@ def finish(state: TrainState) -> Metrics:
             plots=not state.opt.noplots,
             verbose=True,
         )
+        strip_optimizer(best)
     state.callbacks.run("on_train_end", save_dir=state.run_dir, metrics=state.metrics)
     LOGGER.info(f"Results saved to {state.run_dir}")
     return state.metrics

@@ -16,7 +16,7 @@ from utils.errors import InputError
 from utils.log import LOGGER
 from utils.torch_utils import to_unit_float
 
-MAX_SKIPPED_IN_ROW = 20  # batches; more than float16's loss scale takes to find its range
+MAX_LOST_IN_ROW = 20  # batches or steps; more than float16's loss scale takes to find its range
 
 
 class TrainingDiverged(InputError):
@@ -41,9 +41,10 @@ def trained_batches(state: TrainState) -> Iterator[int]:
         bar.show(batch, images)
         state.callbacks.run("on_train_batch_end", step=step, batch=batch, model=state.model)
         yield progress.batches
-    if progress.skipped:
+    if progress.skipped or progress.dropped:
         LOGGER.warning(
-            f"{progress.skipped} of {progress.batches} batches were skipped: their loss or gradient was not finite"
+            f"{progress.skipped} of {progress.batches} batches were skipped, as their loss was not finite, and "
+            f"{progress.dropped} optimizer steps, as their gradient was not"
         )
 
 
@@ -68,7 +69,8 @@ def train_batch(state: TrainState, batch: Batch, step: int) -> Tensor:
     if is_lost:
         for statistic, old in zip(statistics, before, strict=True):
             statistic.copy_(old)
-        skip(state)
+        state.progress.skipped += 1
+        count_loss(state)
         return images
     weight = world_size() * (4 if state.opt.quad else 1)  # the ranks' gradients are averaged, and are to be added
     state.scaler.scale(loss * weight).backward()
@@ -97,22 +99,22 @@ def optimizer_step(state: TrainState) -> None:
     state.callbacks.run("on_before_zero_grad")
     state.optimizer.zero_grad()
     if not is_finite:
-        skip(state)
+        state.progress.dropped += 1
+        count_loss(state)
         return
-    state.progress.skipped_in_row = 0
+    state.progress.lost_in_row = 0
     state.ema.update(state.model)
 
 
-def skip(state: TrainState) -> None:
-    """Counts a batch that is left out. Raises TrainingDiverged after MAX_SKIPPED_IN_ROW of them."""
+def count_loss(state: TrainState) -> None:
+    """Counts a batch or a step that is left out. Raises TrainingDiverged after MAX_LOST_IN_ROW of them."""
     progress = state.progress
-    progress.skipped += 1
-    progress.skipped_in_row += 1
-    if progress.skipped_in_row < MAX_SKIPPED_IN_ROW:
+    progress.lost_in_row += 1
+    if progress.lost_in_row < MAX_LOST_IN_ROW:
         return
     saved = f"The last good checkpoint is {state.resumable}." if state.resumable else "No epoch was saved yet."
     raise TrainingDiverged(
-        f"{MAX_SKIPPED_IN_ROW} batches in a row had no finite loss or gradient, the last in epoch {progress.epoch}. "
+        f"{MAX_LOST_IN_ROW} batches in a row had no finite loss or gradient, the last in epoch {progress.epoch}. "
         f"{saved} Try a lower lr0 (it is {state.hyp.lr0:g}) or more warmup_epochs (they are "
         f"{state.hyp.warmup_epochs:g}) in the hyperparameters, or --no-amp"
     )

@@ -164,7 +164,7 @@ def build_loaders(opt: Namespace, data: DataConfig, hyp: Hyp, stride: int) -> tu
         return train_loader, None
     val_loader = create_dataloader(
         data.val,
-        batch_size=opt.batch_size * 2,
+        batch_size=opt.batch_size // world_size() * 2,  # one process validates
         rect=True,
         pad=0.5,
         cache=None if opt.noval else opt.cache,
@@ -247,8 +247,8 @@ def assemble(
 
 
 def free_run_directory(opt: Namespace) -> Path:
-    """--project/--name, with the next free number behind it unless --exist-ok."""
-    return increment_path(Path(opt.project) / opt.name, opt.exist_ok)
+    """Makes --project/--name, with the next free number behind it unless --exist-ok."""
+    return increment_path(Path(opt.project) / opt.name, opt.exist_ok, mkdir=True)
 
 
 def distributed(model: nn.Module) -> nn.Module:
@@ -258,6 +258,8 @@ def distributed(model: nn.Module) -> nn.Module:
         return model
     device = next(model.parameters()).device
     devices = [device] if device.type == "cuda" else None
+    # strides of a 1x1 kernel in channels_last order are ambiguous: nothing is slower
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides", category=UserWarning)
     with warnings.catch_warnings():  # torch 2.14 has a new name for broadcast_buffers, which older ones do not know
         warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
         return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)

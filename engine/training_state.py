@@ -38,8 +38,9 @@ class Progress:
         epoch: the one that is trained or comes next.
         batches: how many of its batches are done; after the last of them it still has to be validated.
         losses: (3,) sum of this rank's (box, obj, cls) losses of those batches.
-        skipped: how many of those batches were left out, as their loss or gradient was not finite.
-        skipped_in_row: how many were left out since the last good one.
+        skipped: how many of those batches were left out, as their loss was not finite.
+        dropped: how many optimizer steps of the epoch were left out, as their gradient was not finite.
+        lost_in_row: how many batches and steps were left out since the last good step.
         last_step: the last batch, counted over all epochs, after which the optimizer moved.
         best_fitness: of all validated epochs; -1 before the first.
         class_maps: (nc,) mAP50-95 of the last validation.
@@ -50,14 +51,16 @@ class Progress:
     batches: int = 0
     losses: Tensor = field(default_factory=lambda: torch.zeros(3))
     skipped: int = 0
-    skipped_in_row: int = 0
+    dropped: int = 0
+    lost_in_row: int = 0
     last_step: int = -1
     best_fitness: float = -1.0
 
     def next_epoch(self) -> None:
         """The epoch is trained and validated."""
         self.epoch += 1
-        self.batches, self.losses, self.skipped = 0, torch.zeros(3), 0
+        self.batches = self.skipped = self.dropped = 0
+        self.losses = torch.zeros(3)
 
     def saved(self) -> dict[str, Any]:
         """As plain data, the losses of each rank; best_fitness and epoch stand in the checkpoint itself."""
@@ -74,7 +77,8 @@ class Progress:
             batches=saved.get("batches", 0),
             losses=losses[rank()] if len(losses) == world_size() else losses.mean(0),
             skipped=saved.get("skipped", 0),
-            skipped_in_row=saved.get("skipped_in_row", 0),
+            dropped=saved.get("dropped", 0),
+            lost_in_row=saved.get("lost_in_row", 0),
             last_step=saved["last_step"],
             best_fitness=saved["best_fitness"],
         )
@@ -153,7 +157,8 @@ class TrainState:
         self.ema.ema.load_state_dict(checkpoint.state)
         self.ema.updates = saved["updates"]
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.scaler.load_state_dict(saved["scaler"])
+        if saved["scaler"]:  # empty where the earlier part did not compute in float16
+            self.scaler.load_state_dict(saved["scaler"])
         for name, parameter in self.model.named_parameters():
             if name in saved["gradients"]:
                 parameter.grad = saved["gradients"][name].to(parameter)

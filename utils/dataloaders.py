@@ -162,9 +162,13 @@ def _ceil_to(number: int, multiple: int) -> int:
 
 
 def _start_worker(_: int) -> None:
-    """One thread a worker: there are as many workers as the CPUs can feed. Ctrl+C, which reaches
-    the whole group of processes, is the main process's affair; without it a worker ends by itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """One thread a worker: there are as many workers as the CPUs can feed. A signal to the
+    whole group of processes, as Ctrl+C and torch's launcher send it, is the main process's affair: each worker is a
+    group of its own, and ends by itself without the main process."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 

@@ -128,6 +128,20 @@ def test_a_signal_ends_both_and_both_go_on(options, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_signal_to_the_whole_group_saves_the_step(options, tmp_path):
+    """As torch's launcher passes signals on, and job schedulers send them: loader workers must not die of it."""
+    process = launch(tmp_path, {**options, "batch_size": 4, "epochs": 500, "workers": 1, "noval": True, "nosave": True})
+    for line in process.stdout:
+        if "img_size" in line:
+            break
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGTERM)
+    log, _ = process.communicate(timeout=100)
+    assert "--nproc_per_node 2 train.py --resume" in log, log
+    assert (tmp_path / "runs" / "exp" / "weights" / "last.pt").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"data": "nowhere.yaml"}, "nowhere.yaml"), ({"batch_size": 3}, "a multiple of that was expected"),

@@ -65,7 +65,8 @@ def killed(data, tmp_path):
         "on_val_batch_end 2",  # the validation after epoch 1
         "fsync 3",  # best.pt of epoch 1 is on the disk, but has not got its name
         "fsync 4",  # best.pt of epoch 1 has its name, last.pt has not
-        "fsync 7",  # all epochs are done, best.pt is being stripped
+        "on_val_batch_end 4",  # all epochs are done, best.pt is validated
+        "fsync 7",  # and stripped
     ],
 )
 def test_killed_and_resumed_is_as_never_stopped(moment, tiny, killed):
@@ -102,6 +103,7 @@ def interrupting(hook: str, at: int, signum: int = signal.SIGTERM) -> Callbacks:
         ("on_train_batch_end", 7, signal.SIGINT, {"multi_scale": True, "workers": 1}, 3),
         ("on_train_batch_end", 6, signal.SIGTERM, {"rect": True}, 2),
         ("on_val_start", 2, signal.SIGTERM, {}, 4),
+        ("on_val_start", 4, signal.SIGTERM, {}, 0),
     ],
 )
 def test_a_signal_ends_the_training_at_that_step(hook, at, signum, options, batches, tiny, capfd):

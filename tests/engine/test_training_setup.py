@@ -10,7 +10,7 @@ import torch
 import train
 from engine import training_setup
 from engine.trainer import begin_epoch
-from engine.training_epoch import MAX_SKIPPED_IN_ROW, TrainingDiverged, optimizer_step, train_batch, trained_batches
+from engine.training_epoch import MAX_LOST_IN_ROW, TrainingDiverged, optimizer_step, train_batch, trained_batches
 from engine.training_setup import fit_anchors, prepare
 from engine.training_state import CLIP_NORM, TrainState
 from models.common import dynamic_layers
@@ -158,7 +158,7 @@ def test_a_batch_whose_loss_is_not_finite_leaves_no_trace(value, prepared, monke
     assert (state.progress.skipped, state.progress.losses.tolist()) == (1, [0, 0, 0])
     monkeypatch.setattr(state, "loss_fn", loss_fn)
     train_batch(state, batch, 1)
-    assert state.progress.skipped_in_row == 0
+    assert state.progress.lost_in_row == 0
     assert state.progress.losses.sum() > 0
 
 
@@ -169,7 +169,7 @@ def test_gradients_that_are_not_finite_are_dropped(prepared):
         parameter.grad = torch.full_like(parameter, float("nan"))
     optimizer_step(state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(state).items())
-    assert (state.progress.skipped, state.ema.updates) == (1, 0)
+    assert (state.progress.skipped, state.progress.dropped, state.ema.updates) == (0, 1, 0)
 
 
 def test_many_in_a_row_end_the_training_with_advice(prepared, monkeypatch, capfd):
@@ -179,7 +179,7 @@ def test_many_in_a_row_end_the_training_with_advice(prepared, monkeypatch, capfd
     assert len(list(trained_batches(state))) == 8
     assert "8 of 8 batches were skipped" in capfd.readouterr().err
     state.progress.next_epoch()
-    state.progress.skipped_in_row = MAX_SKIPPED_IN_ROW - 3
+    state.progress.lost_in_row = MAX_LOST_IN_ROW - 3
     advice = r"in epoch 1\. No epoch was saved yet\. Try a lower lr0 \(it is 0\.01\)"
     with pytest.raises(TrainingDiverged, match=advice):
         list(trained_batches(state))
