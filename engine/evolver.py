@@ -1,7 +1,6 @@
 """--evolve: trainings one after another, each with other hyperparameters, in a study that can be continued and shared.
 Not for how values are drawn (utils/study.py) nor for the ranges (utils/evolution.py)."""
 
-import os
 import shlex
 import shutil
 from argparse import Namespace
@@ -19,7 +18,9 @@ from engine.training_setup import training_data
 from models.common import dynamic_layers
 from models.weights import read_checkpoint
 from models.yolo import DetectionModel
+from utils.autobatch import AUTO
 from utils.callbacks import Callbacks
+from utils.distributed import world_size
 from utils.errors import InputError
 from utils.evolution import METRICS, Range, best_of, drawn_hyp, search_space, write_best, write_table
 from utils.evolution_plots import plot_evolution
@@ -99,7 +100,7 @@ def evolve(opt: Namespace) -> Hyp | None:
     Raises InputError where input cannot be used, and with that of a trial that ends so.
     """
     require_optuna()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         raise InputError(
             "--evolve trains one model at a time in one process; start it once per GPU instead, with the same --name "
             "and --exist-ok"
@@ -123,6 +124,8 @@ def evolve(opt: Namespace) -> Hyp | None:
 def prepare_search(opt: Namespace) -> Search:
     """Options -> what the trials share, with the study's directory. Raises InputError before anything is written."""
     opt = checked_options(opt)
+    if opt.batch_size == AUTO:
+        raise InputError(f"--evolve: each trial would choose its own batch with --batch-size {AUTO}; give a number")
     if opt.resume:
         opt = resumed_options(opt)
         directory = Path(opt.save_dir)

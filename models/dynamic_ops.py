@@ -144,8 +144,7 @@ def fitting_formulation(x: Tensor, weight: Tensor) -> str:
 def _has_many_products(x: Tensor, weight: Tensor) -> bool:
     """Whether a 1x1 is large enough for a CPU's float32 convolution to beat its batched matrix product."""
     products = weight[0].numel() * x.shape[2] * x.shape[3]  # of one sample
-    limit = MANY_PRODUCTS if x.shape[0] > 1 else MANY_PRODUCTS / 2
-    return x.device.type == "cpu" and x.dtype == torch.float32 and products > limit
+    return x.device.type == "cpu" and x.dtype == torch.float32 and products > MANY_PRODUCTS
 
 
 def _is_channels_last(x: Tensor) -> bool:

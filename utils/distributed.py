@@ -37,11 +37,17 @@ def world_size() -> int:
 @contextmanager
 def process_group() -> Iterator[None]:
     """Connects the processes of the launcher: gloo for tensors on the CPU, nccl for those on GPUs. Only rank 0 logs
-    what is no error."""
+    what is no error. Raises InputError where the launcher's environment is not complete."""
     if world_size() == 1:
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise InputError(
+            f"WORLD_SIZE={world_size()} says that several processes train, but {', '.join(missing)} is not set: start "
+            "them with python -m torch.distributed.run, or unset WORLD_SIZE"
+        )
     dist.init_process_group(backend, timeout=PATIENCE)
     level = LOGGER.level
     LOGGER.setLevel(level if rank() == 0 else logging.ERROR)

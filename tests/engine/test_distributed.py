@@ -17,6 +17,7 @@ from models.weights import read_checkpoint
 from tests.conftest import ROOT
 from tests.engine.test_trainer import results, same_weights
 from tests.engine.test_training_setup import prepared  # noqa: F401  (a fixture)
+from utils.distributed import process_group
 from utils.errors import InputError
 from utils.torch_utils import to_unit_float
 
@@ -163,3 +164,10 @@ def test_a_batch_must_divide_among_the_processes(batch_size, quad, processes, me
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     with pytest.raises(InputError, match=message):
         training_device(Namespace(batch_size=batch_size, quad=quad, device="cpu", sync_bn=False))
+
+
+def test_half_of_the_launchers_environment_is_told(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(InputError, match="MASTER_ADDR"), process_group():
+        pass

@@ -249,6 +249,7 @@ def test_a_database_elsewhere_is_shared_by_directories(tiny, scored, tmp_path):
     [
         ({"evolve": 0}, "--evolve: 1 or more was expected, got 0"),
         ({"evolve": -3}, "--evolve: 1 or more was expected, got -3"),
+        ({"evolve": 1, "batch_size": -1}, "--evolve: each trial would choose its own batch"),
         ({"evolve": True}, "--evolve: a whole number was expected, got True"),
         (
             {"evolve": 1, "evolve_storage": "nonsense"},

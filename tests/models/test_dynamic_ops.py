@@ -91,7 +91,8 @@ def test_empty_batch(k, name):
         (8, 8, 3, torch.float32, "grouped"),
         (1, 8, 1, torch.float32, "matmul"),
         (8, 512, 1, torch.float32, "matmul"),  # 13 million products a sample
-        (1, 512, 1, torch.float32, "loop"),
+        (1, 512, 1, torch.float32, "matmul"),
+        (1, 1024, 1, torch.float32, "loop"),
         (16, 1024, 1, torch.float32, "loop"),
         (16, 1024, 1, torch.bfloat16, "matmul"),
         (8, 256, 3, torch.float32, "loop"),  # 8 * 256 * 256 * 9 numbers are 19 MB
