@@ -50,7 +50,8 @@ def killed(data, tmp_path):
         usual = {"imgsz": 64, "batch_size": 2, "workers": 0, "device": "cpu", "noplots": True, "exist_ok": True}
         usual |= {**data, "project": str(tmp_path / "runs"), "name": "killed", **options}
         command = [sys.executable, "-c", KILLED, moment, json.dumps(usual)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        same = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on how they are shared out
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=same)
         assert done.returncode == -signal.SIGKILL, done.stderr
         return tmp_path / "runs" / "killed"
 
