@@ -140,7 +140,7 @@ def _train(opt: argparse.Namespace, callbacks: Any = None):
     if opt.evolve is not None:
         from engine.evolver import evolve
 
-        return evolve(opt)
+        return evolve(opt, callbacks)
     from engine.trainer import train
 
     return train(opt, callbacks)

@@ -88,10 +88,11 @@ class Search:
     directory: Path
     start: Hyp  # the hyperparameters given, with which the first trial trains
     space: Mapping[str, Range]
+    callbacks: Callbacks  # the caller's listeners, which hear every trial
     storage: str  # --evolve-storage without its password; empty: an SQLite file in the directory
 
 
-def evolve(opt: Namespace) -> Hyp | None:
+def evolve(opt: Namespace, callbacks: Callbacks | None = None) -> Hyp | None:
     """Makes `opt.evolve` trials in a new study, or in that of the directory which --resume or --exist-ok names. Returns
     the best hyperparameters of the whole study; None where no trial got to its end.
 
@@ -105,7 +106,7 @@ def evolve(opt: Namespace) -> Hyp | None:
             "--evolve trains one model at a time in one process; start it once per GPU instead, with the same --name "
             "and --exist-ok"
         )
-    search = prepare_search(opt)
+    search = prepare_search(opt, callbacks or Callbacks())
     study = begin_study(search)
     try:
         study.optimize(
@@ -121,7 +122,7 @@ def evolve(opt: Namespace) -> Hyp | None:
 
 
 # -------------------------------------------------------------------------------------------------------------- options
-def prepare_search(opt: Namespace) -> Search:
+def prepare_search(opt: Namespace, callbacks: Callbacks) -> Search:
     """Options -> what the trials share, with the study's directory. Raises InputError before anything is written."""
     opt = checked_options(opt)
     if opt.batch_size == AUTO:
@@ -138,7 +139,7 @@ def prepare_search(opt: Namespace) -> Search:
     start = load_hyp(opt.hyp)
     space = search_space(start, dynamic=is_dynamic(opt))
     directory = directory or increment_path(Path(opt.project) / opt.name, opt.exist_ok, mkdir=True)
-    return Search(opt, directory, start, space, storage)
+    return Search(opt, directory, start, space, callbacks, storage)
 
 
 def resumed_options(opt: Namespace) -> Namespace:
@@ -226,7 +227,7 @@ def run_trial(search: Search, study: "Study", trial: "Trial") -> float:
     directory.mkdir(exist_ok=True)
     save_hyp(drawn_hyp(search.start, draw(trial, search.space)), directory / "hyp.yaml")
     LOGGER.info(f"\nTrial {trial.number} in {directory}")
-    watch = TrialWatch(trial, search.opt.epochs)
+    watch = TrialWatch(trial, search.opt.epochs, search.callbacks.for_one_run())
     try:
         train(trial_options(search, directory), watch.callbacks)
     except TrainingDiverged as error:
@@ -253,11 +254,11 @@ def trial_options(search: Search, directory: Path) -> Namespace:
 class TrialWatch:
     """Listens to a trial's training: keeps the figures of its best epoch and ends it where the study asks for that."""
 
-    def __init__(self, trial: "Trial", epochs: int) -> None:
+    def __init__(self, trial: "Trial", epochs: int, callbacks: Callbacks) -> None:
         self.trial, self.last = trial, epochs - 1
         self.state, self.epochs, self.fitness = "complete", 0, -1.0
         self.metrics = dict.fromkeys(METRICS, 0.0)
-        self.callbacks = Callbacks()
+        self.callbacks = callbacks
         self.callbacks.register_all(self)
 
     def on_fit_epoch_end(self, epoch: int, values: Mapping[str, float], **_: Any) -> None:

@@ -69,7 +69,7 @@ def train_epochs(state: TrainState) -> int:
         for _ in trained_batches(state):
             stop_as_asked(state)
         state.callbacks.run("on_train_epoch_end", epoch=progress.epoch)
-        final = progress.epoch + 1 == state.opt.epochs or state.stopper.possible_stop
+        final = progress.epoch + 1 == state.opt.epochs or state.stopper.is_over(progress.epoch)
         if final or not state.opt.noval:
             state.metrics = main_decides(lambda: validate_ema(state))
             stop_as_asked(state)  # before the epoch counts as validated

@@ -41,7 +41,7 @@ from utils.loggers import chosen_loggers
 from utils.loss import DetectionLoss
 from utils.mixed_precision import checked_amp_dtype
 from utils.optim import EarlyStopping, Warmup, build_optimizer, lr_lambda, scaled_weight_decay
-from utils.torch_utils import amp_dtype, seed_everything, select_device, to_channels_last_
+from utils.torch_utils import seed_everything, select_device, to_channels_last_
 
 
 def prepare(opt: Namespace, callbacks: Callbacks) -> TrainState:
@@ -62,21 +62,22 @@ def prepare(opt: Namespace, callbacks: Callbacks) -> TrainState:
     else:
         opt = fill_defaults(opt, data)
         hyp = replace(load_hyp(opt.hyp), label_smoothing=opt.label_smoothing)
+    callbacks = callbacks.for_one_run() if rank() == 0 else Callbacks()
     device = training_device(opt)
     seed_everything(opt.seed, opt.deterministic)
-    model = build_network(opt, data, hyp, checkpoint)
+    model = to_channels_last_(build_network(opt, data, hyp, checkpoint).to(device))
+    half = checked_amp_dtype(model) if opt.amp else None
     stride = max(int(model.stride.max()), 32)
     (opt.imgsz,) = whole_strides((opt.imgsz,), stride)
     if opt.batch_size == AUTO:
-        opt.batch_size = main_decides(lambda: fitting_batch(opt, model, device, stride)) * world_size()
+        opt.batch_size = main_decides(lambda: fitting_batch(opt, model, half, stride)) * world_size()
         callbacks.run("on_params_update", params={"batch_size": opt.batch_size})
     with main_first():  # it writes the cache of labels
         loaders = build_loaders(opt, data, hyp, stride)
     if not (opt.noautoanchor or checkpoint):
         fit_anchors(model, loaders[0], hyp, opt.imgsz)
     freeze(model, opt.freeze)
-    state = assemble(opt, data, hyp, to_channels_last_(model.to(device)), loaders)
-    state.callbacks = callbacks.for_one_run() if rank() == 0 else Callbacks()
+    state = assemble(opt, data, hyp, model, half=half, loaders=loaders, callbacks=callbacks)
     if rank() > 0:
         torch.manual_seed(opt.seed + rank())
     if checkpoint:
@@ -105,11 +106,12 @@ def training_device(opt: Namespace) -> torch.device:
     return device
 
 
-def fitting_batch(opt: Namespace, model: DetectionModel, device: torch.device, stride: int) -> int:
-    """AutoBatch, --batch-size -1: how many images one process holds; with --multi-scale at their largest."""
+def fitting_batch(opt: Namespace, model: DetectionModel, half: torch.dtype | None, stride: int) -> int:
+    """AutoBatch, --batch-size -1: how many images one process holds; with --multi-scale at their largest. half: the
+    16-bit type to train in, None for float32."""
     side = math.ceil(1.5 * opt.imgsz / stride) * stride if opt.multi_scale else opt.imgsz
-    dtype = amp_dtype(device) if opt.amp else None
-    return auto_batch_size(model, imgsz=side, device=device, dtype=dtype, multiple=4 if opt.quad else 1)
+    device = next(model.parameters()).device
+    return auto_batch_size(model, imgsz=side, device=device, dtype=half, multiple=4 if opt.quad else 1)
 
 
 def training_data(opt: Namespace) -> DataConfig:
@@ -180,10 +182,10 @@ def fit_anchors(model: DetectionModel, loader: DataLoader, hyp: Hyp, imgsz: int)
     index, detect = loader.dataset.index, model.detect
     wh = label_sizes(index.sizes_wh, index.rows, index.offsets, imgsz=imgsz)
     cells = detect.stride.view(-1, 1, 1)
-    old_px = (detect.anchors * cells).numpy()  # (nl, na, 2)
+    old_px = (detect.anchors * cells).cpu().numpy()  # (nl, na, 2)
     new_px = check_anchors(wh, old_px, imgsz=imgsz, thr=hyp.anchor_t, rng=np.random.default_rng(0))
     if new_px is not old_px:
-        detect.anchors.copy_(in_stride_order(torch.from_numpy(new_px), detect.stride) / cells)
+        detect.anchors.copy_(in_stride_order(torch.from_numpy(new_px).to(cells), detect.stride) / cells)
 
 
 def freeze(model: DetectionModel, layers: list[int]) -> None:
@@ -205,14 +207,21 @@ def freeze(model: DetectionModel, layers: list[int]) -> None:
 
 
 def assemble(
-    opt: Namespace, data: DataConfig, hyp: Hyp, model: DetectionModel, loaders: tuple[DataLoader, DataLoader | None]
+    opt: Namespace,
+    data: DataConfig,
+    hyp: Hyp,
+    model: DetectionModel,
+    *,
+    half: torch.dtype | None,
+    loaders: tuple[DataLoader, DataLoader | None],
+    callbacks: Callbacks,
 ) -> TrainState:
-    """The state of a training that has not begun."""
+    """The state of a training that has not begun. half: the 16-bit type to train in, None for float32."""
     device = next(model.parameters()).device
     detect = model.detect
-    half = checked_amp_dtype(model) if opt.amp else None
     if opt.sync_bn and world_size() > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    forward = distributed(model)  # gives all ranks the weights of rank 0, with which the average starts
     return TrainState(
         opt=opt,
         run_dir=Path(opt.save_dir) if opt.resume else main_decides(lambda: free_run_directory(opt)),
@@ -222,7 +231,7 @@ def assemble(
         amp_dtype=half,
         stride=max(int(detect.stride.max()), 32),
         model=model,
-        forward=distributed(model),
+        forward=forward,
         ema=ModelEma(model),
         optimizer=build_optimizer(opt.optimizer, model, hyp, weight_decay=scaled_weight_decay(hyp, opt.batch_size)),
         scaler=torch.amp.GradScaler(device.type, enabled=half is torch.float16),
@@ -241,7 +250,7 @@ def assemble(
         stopper=EarlyStopping(opt.patience),
         train_loader=loaders[0],
         val_loader=loaders[1],
-        callbacks=Callbacks(),
+        callbacks=callbacks,
         progress=Progress(class_maps=np.zeros(data.nc)),
     )
 

@@ -37,7 +37,6 @@ LOGGERS = {
     "wandb": Choice("W&B", WandbLogger, "wandb", "requirements-wandb.txt", check_login),
     "mlflow": Choice("MLflow", MlflowLogger, "mlflow", "requirements-mlflow.txt"),
 }
-DEFAULT = ("tensorboard",)
 
 
 def check_loggers(names: Iterable[str], *, entity: str | None = None, bbox_interval: int = NOT_GIVEN) -> None:

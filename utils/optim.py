@@ -163,17 +163,16 @@ class EarlyStopping:
         self.patience = patience or math.inf
         self.best_fitness = best_fitness
         self.best_epoch = best_epoch
-        self.possible_stop = False  # whether the next epoch may be the last
 
     def __call__(self, epoch: int, fitness: float) -> bool:
         """Notes an epoch's fitness; True if the training should end."""
         if fitness > self.best_fitness:
             self.best_fitness, self.best_epoch = fitness, epoch
-        self.possible_stop = epoch - self.best_epoch >= self.patience - 1
         return self.is_over(epoch)
 
     def is_over(self, epoch: int) -> bool:
-        """Whether the training should end after `epoch`. Before the first fitness, which is 0 or more, never."""
+        """Whether the training should end after `epoch`, unless its fitness, where that is not noted yet, is the best.
+        Before the first fitness, which is 0 or more, never."""
         return self.best_fitness >= 0 and epoch - self.best_epoch >= self.patience
 
 

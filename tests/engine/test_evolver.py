@@ -16,6 +16,7 @@ from engine import evolver
 from engine.training_epoch import TrainingDiverged
 from tests.conftest import ROOT
 from utils import study as study_file
+from utils.callbacks import Callbacks
 from utils.errors import InputError
 from utils.evolution import METRICS
 from utils.hyp import load_hyp
@@ -272,6 +273,13 @@ def test_a_training_is_no_study(tiny):
     run_dir = tiny()
     with pytest.raises(InputError, match="the directory of an earlier --evolve was expected"):
         train.run(evolve=1, resume=run_dir)
+
+
+def test_a_callers_callbacks_hear_every_trial(tiny):
+    heard, callbacks = [], Callbacks()
+    callbacks.register("on_fit_epoch_end", lambda epoch, values: heard.append(epoch))
+    tiny(evolve=2, epochs=1, callbacks=callbacks)
+    assert heard == [0, 0]
 
 
 def test_without_optuna_the_message_names_the_extra(tiny, monkeypatch):

@@ -6,26 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.spread import spread_kernels
 from models.unfuse import unfused
 from models.weights import Checkpoint, build_model, transfer_weights
 from models.yolo import DetectionModel
+from tests.models.test_spread import with_random_statistics
 
 
 @pytest.fixture(scope="module")
 def static() -> DetectionModel:
     """A yolov5n whose normalisations do something."""
     torch.manual_seed(0)
-    model = DetectionModel("yolov5n.yaml", nc=2)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.3)
-            nn.init.normal_(module.running_mean, std=0.3)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return model.eval()
+    return with_random_statistics(DetectionModel("yolov5n.yaml", nc=2)).eval()
 
 
 def fused_file(model: DetectionModel) -> Checkpoint:
