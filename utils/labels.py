@@ -4,6 +4,7 @@ utils/label_files.py parses, nor for pixels, which utils/datasets.py reads."""
 import hashlib
 import json
 import os
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,8 @@ T = TypeVar("T")
 CACHE_FORMAT = 2  # in the cache's key: raise it when what is stored, or how files are verified, changes
 NOTES_KEPT, NOTES_TOLD = 200, 5
 CHUNK = 128  # images a task: large enough to pack well, small enough for a lively progress bar
-ASKERS = 16  # threads that ask for files' sizes and times: no faster on a local disk, 16 times on one behind a network
+ASKERS = 16  # threads that ask for files' sizes and times where the answers are waited for, as behind a network
+WAITING = 4.0  # times the processor time that asking takes, from which it counts as that
 
 
 @dataclass(frozen=True)
@@ -187,13 +189,22 @@ def _digest_chunk(images: Sequence[str]) -> bytes:
     return hashlib.blake2b(os.fsencode(told), digest_size=16).digest()
 
 
+def askers(wall: float, processor: float) -> int:
+    """How many threads ask for files best, by the seconds that some answers took and those that the processor worked
+    for them: on a local disk one, as several would hinder each other (Python runs one at a time)."""
+    return ASKERS if wall > WAITING * processor else 1
+
+
 def fingerprint(images: Sequence[str], prefix: str = "") -> str:
     """Hash of the paths, sizes and times of images and labels: whatever changes one of them makes a cache stale. Asks
     for two files an image, behind a progress bar where that takes long."""
     digest = hashlib.blake2b(f"format {CACHE_FORMAT}".encode(), digest_size=16)
     bar = tqdm(total=len(images), unit="image", dynamic_ncols=True, delay=3, leave=False)
     bar.set_description(f"{prefix}Asking for files newer than the label cache", refresh=False)
-    for _, part in _by_chunk(_digest_chunk, images, ASKERS, bar):
+    wall, processor = time.perf_counter(), time.thread_time()
+    _digest_chunk(images[:CHUNK])
+    threads = askers(time.perf_counter() - wall, time.thread_time() - processor)
+    for _, part in _by_chunk(_digest_chunk, images, threads, bar):
         digest.update(part)
     return digest.hexdigest()
 

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from benchmarks.label_index import in_child, synthetic_index, unique_memory, walked_in_parts
+from utils import labels
 from utils.errors import InputError
 from utils.label_files import LabelFault, parse_labels
 from utils.labels import (
     ARRAYS,
     LabelIndex,
+    askers,
     cache_file,
     fingerprint,
     image_files,
@@ -361,3 +363,22 @@ def test_workers_that_are_not_forked_share_the_index(tmp_path):
     for copy in (pickle.loads(first), pickle.loads(second), pickle.loads(pickle.dumps(index))):
         assert_same(copy, index)
         assert copy.path(7) == index.path(7)
+
+
+@pytest.mark.parametrize(
+    ("wall", "processor", "threads"),
+    [(0, 0, 1), (0.002, 0.002, 1), (0.004, 0.002, 1), (0.5, 0.002, 16)],  # the last: 2 ms for each of 256 files
+)
+def test_several_threads_ask_only_where_answers_are_waited_for(wall, processor, threads):
+    assert askers(wall, processor) == threads
+
+
+def test_the_fingerprint_does_not_depend_on_the_threads(tmp_path, monkeypatch):
+    for number in range(300):
+        (tmp_path / f"{number}.jpg").touch()
+    images = image_files((tmp_path,))
+    keys = []
+    for threads in (1, 16):
+        monkeypatch.setattr(labels, "askers", lambda *_, threads=threads: threads)
+        keys.append(fingerprint(images))
+    assert keys[0] == keys[1]
