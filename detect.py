@@ -26,7 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_input(add: Add) -> None:
-    add("--weights", nargs="+", default=[], help="checkpoint, .pt (default: the newest run's best.pt)")
+    weights = "checkpoint or exported model; several are an ensemble (default: the newest run's best.pt)"
+    add("--weights", nargs="+", default=[], help=weights)
     add("--source", default="data/images", help="picture, video, directory, glob or .txt list (default: data/images)")
     add("--data", default="", help="data YAML whose class names are used (default: those in the weights)")
     size = "longer side, or height and width, in pixels (default: 640)"
@@ -39,13 +40,15 @@ def _add_detections(add: Add) -> None:
     iou = "NMS keeps one of two boxes whose IoU is more, 0 to 1 (default: 0.45)"
     add("--iou-thres", type=float, default=0.45, help=iou)
     add("--max-det", type=int, default=1000, help="detections a picture at most (default: 1000)")
-    add("--classes", nargs="+", type=int, help="numbers of the classes to find, such as 0 2 3 (default: all)")
+    add("--classes", nargs="+", help="numbers or names of the classes to find, such as 0 2 bus (default: all)")
     add("--agnostic-nms", **SWITCH, help="boxes suppress each other across classes (default: within a class)")
+    add("--augment", **SWITCH, help="test-time augmentation: three sizes, one mirrored (default: off)")
 
 
 def _add_machine(add: Add) -> None:
     add("--device", default="", help="CUDA device number, cpu or mps (default: the best there is)")
-    add("--half", **SWITCH, help="float16 arithmetic, on CUDA devices (default: float32)")
+    add("--half", **SWITCH, help="16-bit arithmetic where the device is fast at it (default: 32-bit)")
+    add("--dnn", **SWITCH, help="run .onnx files with OpenCV (default: with ONNX Runtime)")
 
 
 def _add_drawing(add: Add) -> None:
@@ -97,8 +100,9 @@ def run(
     save_crop: bool = False,
     save_csv: bool = False,
     nosave: bool = False,
-    classes: list[int] | None = None,
+    classes: list[int | str] | None = None,
     agnostic_nms: bool = False,
+    augment: bool = False,
     visualize: bool = False,
     project: Any = "runs/detect",
     name: str = "exp",
@@ -107,6 +111,7 @@ def run(
     hide_labels: bool = False,
     hide_conf: bool = False,
     half: bool = False,
+    dnn: bool = False,
     vid_stride: int = 1,
 ):
     """Detects, with the flags as arguments. Returns engine.detector.Detected: directory, frames, boxes, skipped files,

@@ -3,6 +3,7 @@
     python val.py                                                 the newest run's best.pt on the data it was trained on
     python val.py --weights yolov5n.pt --data my.yaml --imgsz 640
     python val.py --weights best.pt --task test --save-json       the test split, with a COCO results file
+    python val.py --task study --weights a.pt                     mAP and speed at image sizes from 256 to 1536
     python val.py --task compare --weights a.pt b.pt              which is better, by how much, and how sure that is
 
 From Python: `import val; metrics = val.run(weights="best.pt", data="my.yaml")`.
@@ -26,10 +27,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_measured(add: Add) -> None:
-    add("--weights", nargs="+", help="checkpoint, .pt; several for --task compare (default: the newest run's best.pt)")
+    weights = "checkpoint or exported model; several are an ensemble, or compared (default: the newest run's best.pt)"
+    add("--weights", nargs="+", help=weights)
     add("--data", help="data YAML (default: the one the weights were trained on, else data/digits.yaml)")
-    task = "split of the data, or compare: several --weights on val, with intervals (default: val)"
-    add("--task", choices=("train", "val", "test", "compare"), default="val", help=task)
+    task = "split of the data; or on val: speed alone, study of image sizes, compare several --weights (default: val)"
+    add("--task", choices=("train", "val", "test", "speed", "study", "compare"), default="val", help=task)
     add("--single-cls", **SWITCH, help="all classes are one (default: as they were in the training)")
     size = "longer side in pixels (default: the data YAML's own, else 640)"
     add("--imgsz", "--img", "--img-size", type=int, help=size)
@@ -41,12 +43,14 @@ def _add_detections(add: Add) -> None:
     iou = "NMS keeps one of two boxes whose IoU is more, 0 to 1 (default: 0.6)"
     add("--iou-thres", type=float, default=0.6, help=iou)
     add("--max-det", type=int, default=300, help="detections a picture at most (default: 300)")
+    add("--augment", **SWITCH, help="test-time augmentation: three sizes, one mirrored (default: off)")
 
 
 def _add_machine(add: Add) -> None:
     add("--device", default="", help="CUDA device number, cpu or mps (default: the best there is)")
     add("--workers", type=int, default=8, help="loader processes at most; also by CPUs and batch size (default: 8)")
     add("--half", **SWITCH, help="16-bit arithmetic where the device is fast at it (default: 32-bit)")
+    add("--dnn", **SWITCH, help="run .onnx files with OpenCV (default: with ONNX Runtime)")
 
 
 def _add_results(add: Add) -> None:
@@ -55,6 +59,7 @@ def _add_results(add: Add) -> None:
     add("--exist-ok", **SWITCH, help="write into project/name even where it exists (default: into a new one)")
     add("--save-txt", **SWITCH, help="detections as label files in labels/ (default: off)")
     add("--save-conf", **SWITCH, help="with their confidence, 0 to 1, as a sixth column (default: without)")
+    add("--save-hybrid", **SWITCH, help="labels and detections together as label files in labels/ (default: off)")
     add("--save-json", **SWITCH, help="detections as COCO results, scored where annotations are (default: off)")
     add("--attention", **SWITCH, help="what kernels of dynamic layers do: attention.png and .csv (default: off)")
     add("--verbose", **SWITCH, help="a line for each class (default: only below 50 classes)")
@@ -76,12 +81,12 @@ def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
 def run(
     data: Any = None, weights: Any = None, batch_size: int = 32, imgsz: int | None = None, conf_thres: float = 0.001,
     iou_thres: float = 0.6, task: str = "val", device: str = "", workers: int = 8, single_cls: bool = False,
-    verbose: bool = False, save_txt: bool = False, save_conf: bool = False, save_json: bool = False,
-    project: Any = "runs/val", name: str = "exp", exist_ok: bool = False, half: bool = False, max_det: int = 300,
-    attention: bool = False,
+    augment: bool = False, verbose: bool = False, save_txt: bool = False, save_hybrid: bool = False,
+    save_conf: bool = False, save_json: bool = False, project: Any = "runs/val", name: str = "exp",
+    exist_ok: bool = False, half: bool = False, dnn: bool = False, max_det: int = 300, attention: bool = False,
 ):  # fmt: skip
-    """Validates, with the flags as arguments. Returns engine.validator.Metrics, of the task compare a
-    utils.comparison.Comparison; raises InputError on unusable input."""
+    """Validates, with the flags as arguments. Returns utils.tally.Metrics; of the task study a list of
+    engine.size_study.SizePoint, of compare a utils.comparison.Comparison. Raises InputError on unusable input."""
     return _validate(argparse.Namespace(**locals()))
 
 
@@ -90,9 +95,13 @@ def _validate(opt: argparse.Namespace):
         from engine import comparer
 
         return comparer.run(opt)
-    from engine import validator
+    if opt.task == "study":
+        from engine import size_study
 
-    return validator.run(opt)
+        return size_study.run(opt)
+    from engine import validation
+
+    return validation.run_speed(opt) if opt.task == "speed" else validation.run(opt)
 
 
 def main(opt: argparse.Namespace) -> None:

@@ -3,29 +3,29 @@ that is validator.py, which also measures each model here."""
 
 import time
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from engine.validator import (
+from engine.validation import (
     DEFAULT_DATA,
+    Subject,
     build_loader,
     check_options,
     common_names,
-    half_type,
-    infer,
     trained_on,
-    validate,
+    validated,
     with_single_cls,
 )
+from models.backend import Backend
+from models.backends import load_backend
+from models.ensemble import Ensemble
+from models.runtime_torch import TorchBackend
 from models.summary import model_summary
-from models.weights import load_model, read_checkpoint
-from models.yolo import DetectionModel
 from utils.bootstrap import ImageMatches, draw_counts, paired_differences
 from utils.callbacks import Callbacks
 from utils.compare_plots import plot_comparison
@@ -36,7 +36,7 @@ from utils.files import increment_path
 from utils.log import LOGGER
 from utils.metrics import match_detections
 from utils.tally import IOU_THRESHOLDS, ImageResult, Metrics
-from utils.torch_utils import Timer, select_device, to_channels_last_, to_unit_float
+from utils.torch_utils import Timer, select_device, to_unit_float
 
 TASK, SPLIT = "compare", "val"
 RESAMPLES, SEED = 1000, 0
@@ -52,30 +52,27 @@ def run(opt: Namespace) -> Comparison:
     Differs from v6.1: this task is ours.
     """
     weights = weights_to_compare(opt)
-    checkpoints = [read_checkpoint(file) for file in weights]
-    data = load_data_config(opt.data or trained_on(checkpoints[0]) or DEFAULT_DATA)
-    opt = with_single_cls(opt, checkpoints, data)
     device = select_device(opt.device)
-    models = [to_channels_last_(load_model(file, device=device)) for file in weights]
-    names = [common_names(m, data, weights=w, single_cls=opt.single_cls) for m, w in zip(models, weights, strict=True)]
-    loader = build_loader(
-        Namespace(**{**vars(opt), "task": SPLIT}), data, stride=max(int(model.stride.max()) for model in models)
-    )
+    backends = {file: load_backend(file, device, half=opt.half, augment=opt.augment, dnn=opt.dnn) for file in weights}
+    data = load_data_config(opt.data or trained_on(backends[weights[0]], weights[0]) or DEFAULT_DATA)
+    opt = with_single_cls(Namespace(**{**vars(opt), "task": SPLIT}), backends, data)
+    subjects = [
+        Subject(file, backend, data, common_names(backend, data, weights=file, single_cls=opt.single_cls), opt)
+        for file, backend in zip(weights, backends.values(), strict=True)
+    ]
+    loader = build_loader(replace(subjects[0], backend=Ensemble(list(backends.values()))))
     check_images(loader)
     imgsz = loader.dataset.imgsz
     run_dir = increment_path(Path(opt.project) / opt.name, opt.exist_ok, mkdir=True)
-    amp = half_type(device) if opt.half else None
-    limits = {name: getattr(opt, name) for name in ("conf_thres", "iou_thres", "max_det", "single_cls")}
     measured, matches = [], []
-    for model, file, name in zip(models, weights, model_names(weights), strict=True):
-        LOGGER.info(f"\n{name}: {file}")
-        metrics, found = validate_with_matches(model, loader, names=names[0], amp=amp, **limits)
+    for subject, name in zip(subjects, model_names(weights), strict=True):
+        LOGGER.info(f"\n{name}: {subject.file}")
+        metrics, found = validate_with_matches(subject, loader)
         matches.append(found)
-        cost = model_summary(model, imgsz)
-        measured.append(Measured(name, file, cost.parameters, cost.gflops, metrics))
-    measured = with_latency(measured, interleaved_ms(models, imgsz, amp=amp))
+        measured.append(Measured(name, subject.file, *cost_of(subject.backend, imgsz), metrics))
+    measured = with_latency(measured, interleaved_ms(list(backends.values()), imgsz))
     comparison = Comparison(tuple(with_differences(measured, matches)), imgsz, RESAMPLES, run_dir)
-    report(comparison, per_class=opt.verbose or len(names[0]) < 50)
+    report(comparison, per_class=opt.verbose or len(subjects[0].names) < 50)
     return comparison
 
 
@@ -86,7 +83,7 @@ def weights_to_compare(opt: Namespace) -> list[Path]:
     weights = [Path(file) for file in given if file]
     if len(weights) < 2:
         raise InputError(f"--task {TASK}: two or more --weights were expected, got {len(weights)}")
-    for flag in ("save_txt", "save_conf", "save_json", "attention"):
+    for flag in ("save_txt", "save_conf", "save_hybrid", "save_json", "attention"):
         if getattr(opt, flag):
             raise InputError(f"--{flag.replace('_', '-')} is for one model: leave it out beside --task {TASK}")
     check_options(Namespace(**{**vars(opt), "task": SPLIT}))
@@ -125,13 +122,19 @@ class MatchCollector:
         return ImageMatches(image, correct, conf=scores[:, 0], cls=scores[:, 1].astype(int), labels=labels)
 
 
-def validate_with_matches(
-    model: DetectionModel, loader: DataLoader, *, names: Mapping[int, str], **options: Any
-) -> tuple[Metrics, ImageMatches]:
-    """What engine.validator.validate gives, and the matches of each image."""
-    collector, callbacks = MatchCollector(len(names)), Callbacks()
+def validate_with_matches(subject: Subject, loader: DataLoader) -> tuple[Metrics, ImageMatches]:
+    """What a validation gives, and the matches of each image."""
+    collector, callbacks = MatchCollector(len(subject.names)), Callbacks()
     callbacks.register("on_val_image_end", collector.add)
-    return validate(model, loader, names=names, callbacks=callbacks, **options), collector.matches()
+    return validated(subject, loader, callbacks=callbacks), collector.matches()
+
+
+def cost_of(backend: Backend, imgsz: int) -> tuple[int | None, float | None]:
+    """Parameters and GFLOPs of a network in PyTorch for one square image; None for both in other runtimes."""
+    if not isinstance(backend, TorchBackend):
+        return None, None
+    cost = model_summary(backend.model, imgsz)
+    return cost.parameters, cost.gflops
 
 
 def with_differences(measured: Sequence[Measured], matches: Sequence[ImageMatches]) -> list[Measured]:
@@ -144,21 +147,21 @@ def with_differences(measured: Sequence[Measured], matches: Sequence[ImageMatche
 
 # ------------------------------------------------------------------------------------------------------------- latency
 @torch.inference_mode()
-def interleaved_ms(models: Sequence[DetectionModel], imgsz: int, *, amp: torch.dtype | None) -> np.ndarray:
-    """Milliseconds (rounds, models) of each network alone on one square image, rows in the order they were measured.
+def interleaved_ms(backends: Sequence[Backend], imgsz: int) -> np.ndarray:
+    """Milliseconds (rounds, backends) of each network alone on one square image, rows in the order they were measured.
 
     A round runs every model once, and each round begins with another one, so that what else the machine does, or that
     it grows warm, falls on all of them alike.
     """
-    device = next(models[0].parameters()).device
+    device = backends[0].device
     timer, rounds, start = Timer(device), [], time.perf_counter()
-    images = [to_unit_float(torch.full((1, model.yaml["ch"], imgsz, imgsz), 114).byte(), device) for model in models]
+    image = to_unit_float(torch.full((1, 3, imgsz, imgsz), 114).byte(), device)
     for number in range(-WARMUP_ROUNDS, ROUNDS):
-        row = np.zeros(len(models))
-        for place in range(len(models)):
-            chosen = (place + number) % len(models)
+        row = np.zeros(len(backends))
+        for place in range(len(backends)):
+            chosen = (place + number) % len(backends)
             with timer:
-                infer(models[chosen], images[chosen], amp)
+                backends[chosen](image)
             row[chosen] = 1000 * timer.last
         rounds.append(row)
         if number >= FEWEST_ROUNDS and time.perf_counter() - start > ROUNDS_SECONDS:

@@ -3,7 +3,7 @@ come from is in utils/sources.py, what is written in utils/outputs.py."""
 
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.inputs import check_ranges, chosen_weights, whole_strides
+from engine.inputs import check_ranges, chosen_weights, network_size
 from models.attention_probe import AttentionProbe
-from models.weights import load_model
-from models.yolo import DetectionModel
+from models.backend import Backend
+from models.backends import load_backend
+from models.runtime_torch import TorchBackend
 from utils.annotator import Annotator, class_colour
 from utils.attention_plots import plot_image_attention
 from utils.augmentations import letterbox
@@ -30,9 +31,10 @@ from utils.outputs import AnnotatedSink, CropSink, CsvSink, Found, LabelSink, Si
 from utils.plots import plot_feature_maps
 from utils.sources import FileSource, Frame
 from utils.speed import Speed, StageTimers
-from utils.torch_utils import select_device, to_channels_last_, to_unit_float
+from utils.torch_utils import select_device, to_unit_float
 
 SAVING = ("save_txt", "save_csv", "save_crop", "visualize")  # what needs a run directory beside the annotated pictures
+TOLD_NAMES = 12  # of classes, in a message
 RANGES = {
     "conf_thres": (0, 1),
     "iou_thres": (0, 1),
@@ -66,14 +68,14 @@ def run(opt: Namespace) -> Detected:
     boxes = Counter()
     with opened_sinks(opt, save_dir, predictor.names) as sinks:
         for frame in source:
-            detections, shape_hw = predictor(frame.image, feature_dir(opt, save_dir, stems[frame.path], frame))
+            (detections,) = predictor([frame.image], feature_dir(opt, save_dir, stems[frame.path], frame))
             found = Found(frame, stems[frame.path], detections)
             if opt.view_img or not opt.nosave:
                 found = replace(found, annotated=annotate(found, predictor.names, opt))
             for sink in sinks:
                 sink.write(found)
             boxes[frame.path] += len(detections)
-            LOGGER.info(frame_line(frame, shape_hw, counted(detections, predictor.names), predictor.last_ms))
+            LOGGER.info(frame_line(frame, predictor.seen_hw, counted(detections, predictor.names), predictor.last_ms))
     result = Detected(save_dir, predictor.frames, boxes.total(), tuple(source.skipped), predictor.mean_ms)
     labels = sum(sink.count for sink in sinks if isinstance(sink, LabelSink))
     report(result, source, predictor.imgsz, labels=labels)
@@ -97,17 +99,28 @@ def image_size(opt: Namespace) -> tuple[int, ...]:
     return tuple(given * 2 if len(given) == 1 else given)
 
 
-def chosen_names(opt: Namespace, model: DetectionModel, weights: Path) -> dict[int, str]:
-    """Class names of --data, else those in the weights. Raises InputError where their number or --classes don't fit."""
-    names = dict(model.names)
-    if opt.data:
-        data = load_data_config(opt.data)
-        if data.nc != model.nc:
-            raise InputError(f"--data: expected the {model.nc} classes of {weights}, got {data.nc} in {data.file}")
-        names = data.names
-    if unknown := [cls for cls in opt.classes or () if cls not in names]:
-        raise InputError(f"--classes: expected numbers from 0 to {model.nc - 1}, got {unknown[0]}")
-    return names
+def chosen_names(opt: Namespace, backend: Backend, weights: Path) -> dict[int, str]:
+    """Class names of --data, else those in the weights. Raises InputError where their number does not fit."""
+    if not opt.data:
+        return backend.names
+    data = load_data_config(opt.data)
+    if data.nc != backend.nc:
+        raise InputError(f"--data: expected the {backend.nc} classes of {weights}, got {data.nc} in {data.file}")
+    return data.names
+
+
+def class_numbers(wanted: Sequence[str | int] | None, names: Mapping[int, str]) -> list[int] | None:
+    """--classes, each by its number or its name, as numbers; None where all are wanted. Raises InputError for what is
+    neither. A name that looks like a number is taken as the number."""
+    if wanted is None:
+        return None
+    numbers = {name: cls for cls, name in names.items()}
+    found = [int(item) if str(item).isdecimal() else numbers.get(item, -1) for item in wanted]
+    if unknown := [item for item, cls in zip(wanted, found, strict=True) if cls not in names]:
+        known = ", ".join(f"{cls} {name}" for cls, name in list(names.items())[:TOLD_NAMES])
+        more = ", ..." if len(names) > TOLD_NAMES else ""
+        raise InputError(f"--classes: expected numbers or names of {known}{more}, got {unknown[0]!r}")
+    return found
 
 
 def make_run_dir(opt: Namespace) -> Path | None:
@@ -119,70 +132,73 @@ def make_run_dir(opt: Namespace) -> Path | None:
 
 # ----------------------------------------------------------------------------------------------------------- detection
 class Predictor:
-    """A model and its thresholds as a function from one picture to its detections, timed."""
+    """A network and its thresholds as a function from pictures to their detections, timed."""
 
     def __init__(self, opt: Namespace) -> None:
         weights = chosen_weights(opt.weights)
         self.opt = opt
-        self.device = select_device(opt.device)
-        self.model = to_channels_last_(load_model(weights, device=self.device))
-        self.names = chosen_names(opt, self.model, weights)
-        self.half = opt.half and self.device.type == "cuda"
-        if opt.half and not self.half:
-            LOGGER.warning(f"--half is left out: float16 needs a CUDA device, this is {self.device.type}")
-        if self.half:
-            self.model.half()
-        self.stride = max(int(self.model.stride.max()), 32)
-        self.imgsz = whole_strides(image_size(opt), self.stride)
+        device = select_device(opt.device)
+        self.backend = load_backend(weights, device, half=opt.half, augment=opt.augment, dnn=opt.dnn)
+        self.names = chosen_names(opt, self.backend, weights[0])
+        self.classes = class_numbers(opt.classes, self.names)
+        if opt.visualize and not isinstance(self.backend, TorchBackend):
+            raise InputError(f"--visualize looks into one network in PyTorch: one .pt was expected, got {weights[0]}")
+        self.imgsz = network_size(image_size(opt), self.backend)
         self.frames = 0
-        self._timers = StageTimers(self.device)
-        if self.device.type == "cuda":  # the first pass loads kernels: not to be counted
-            self._forward(torch.zeros(1, 3, *self.imgsz, dtype=torch.uint8), None)
+        self._timers = StageTimers(device)
+        if device.type == "cuda":  # the first pass loads kernels: not to be counted
+            self.backend(to_unit_float(torch.zeros(1, 3, *self.imgsz, dtype=torch.uint8), device))
 
-    def __call__(self, image: np.ndarray, features: Path | None = None) -> tuple[np.ndarray, tuple[int, int]]:
-        """BGR uint8 (h, w, 3) -> detections float32 (n, 6) [x1, y1, x2, y2, confidence, class] in whole pixels of the
-        picture, most confident first, and the size (height, width) that the network saw. Feature maps and
-        attention go to `features`."""
-        opt, size_hw = self.opt, image.shape[:2]
+    def __call__(self, images: Sequence[np.ndarray], features: Path | None = None) -> list[np.ndarray]:
+        """Pictures BGR uint8 (h, w, 3) -> detections of each, float32 (n, 6) [x1, y1, x2, y2, confidence, class] in
+        whole pixels of the picture, most confident first. Feature maps and attention go to `features`."""
+        opt = self.opt
         with self._timers.preprocess:
-            fitted, _, _ = letterbox(image, self.imgsz, auto=True, stride=self.stride)
-            planes = np.ascontiguousarray(fitted[..., ::-1].transpose(2, 0, 1))  # (3, h, w) RGB
+            batch = self._fitted(images)
         with self._timers.inference:
-            pred = self._forward(torch.from_numpy(planes)[None], features)
+            pred = self._pictured_forward(batch, features) if features else self.backend(batch)
         with self._timers.nms:
             found = non_max_suppression(
                 pred,
                 opt.conf_thres,
                 opt.iou_thres,
-                classes=opt.classes,
+                classes=self.classes,
                 agnostic=opt.agnostic_nms,
                 max_det=opt.max_det,
-            )[0]
-        self.frames += 1
-        found[:, :4] = scale_boxes(found[:, :4], from_hw=fitted.shape[:2], to_hw=image.shape[:2]).round()
-        clip_boxes_(found, size_hw)
-        return found.float().cpu().numpy(), fitted.shape[:2]
+            )
+        self.frames += len(images)
+        self.seen_hw = tuple(batch.shape[2:])
+        return [self._in_picture(rows, image.shape[:2]) for rows, image in zip(found, images, strict=True)]
 
-    def _forward(self, images: Tensor, features: Path | None) -> Tensor:
-        """uint8 (1, 3, h, w) -> decoded predictions (1, N, 5 + nc)."""
-        batch = to_unit_float(images, self.device)
-        batch = batch.half() if self.half else batch
-        if features is None:
-            return self.model(batch)[0]
-        return self._pictured_forward(batch, features)
+    def _fitted(self, images: Sequence[np.ndarray]) -> Tensor:
+        """The network's input (B, 3, h, w): no larger than needed where all pictures have one shape."""
+        auto = self.backend.fixed_hw is None and len({image.shape for image in images}) == 1
+        fitted = [letterbox(image, self.imgsz, auto=auto, stride=self.backend.stride)[0] for image in images]
+        planes = np.ascontiguousarray(np.stack(fitted)[..., ::-1].transpose(0, 3, 1, 2))  # (B, 3, h, w) RGB
+        return to_unit_float(torch.from_numpy(planes), self.backend.device)
+
+    def _in_picture(self, found: Tensor, size_hw: tuple[int, int]) -> np.ndarray:
+        """Detections in pixels of the network's input -> in whole pixels of the picture."""
+        found[:, :4] = scale_boxes(found[:, :4], from_hw=self.seen_hw, to_hw=size_hw).round()
+        clip_boxes_(found, size_hw)
+        return found.float().cpu().numpy()
 
     def _pictured_forward(self, batch: Tensor, folder: Path) -> Tensor:
-        """The same, with pictures of the feature maps and of the attention of dynamic layers in the folder."""
+        """Decoded predictions, with pictures of the feature maps and of the attention of dynamic layers in the folder;
+        of the first picture of the batch."""
         folder.mkdir(parents=True, exist_ok=True)
-        with AttentionProbe(self.model) as probe:
-            for index, kind, output in self.model.layer_outputs(batch):
+        model = self.backend.model
+        with AttentionProbe(model) as probe, self.backend.autocast():
+            for index, kind, output in model.layer_outputs(batch):
                 if isinstance(output, Tensor) and output.dim() == 4:
                     name = kind.rpartition(".")[2]
-                    plot_feature_maps(output, f"layer {index}, {name}", folder / f"stage{index}_{name}_features.png")
+                    plot_feature_maps(
+                        output.float(), f"layer {index}, {name}", folder / f"stage{index}_{name}_features.png"
+                    )
         if probe.layers:
             attention = {name: rows[0].numpy() for name, rows in probe.take().items()}
             plot_image_attention(attention, folder / "attention.png")
-        return output[0]
+        return output[0].float()
 
     @property
     def last_ms(self) -> float:

@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 
+from models.backend import Backend
 from utils.data_config import find_data_yaml
 from utils.errors import InputError
 from utils.files import newest_run
@@ -28,28 +29,19 @@ def check_ranges(opt: Namespace, ranges: Mapping[str, tuple[float, float]]) -> N
             raise InputError(f"{flag_of(name)}: {expected} was expected, got {value}")
 
 
-def chosen_weights(weights: str | Path | Sequence[str | Path] | None) -> Path:
-    """--weights, else the best.pt below runs/ that was written last, and says which. Raises InputError without any, and
-    for several.
-
-    Differs from v6.1: several are refused, as ensembles are not built yet.
-    """
-    if isinstance(weights, Sequence) and not isinstance(weights, str):
-        if len(weights) > 1:
-            raise InputError(
-                f"--weights: one was expected, got {len(weights)}: ensembles are not built yet; val.py --task compare "
-                "measures several side by side"
-            )
-        weights = weights[0] if weights else None
-    if weights:
-        return Path(weights)
+def chosen_weights(weights: str | Path | Sequence[str | Path] | None) -> list[Path]:
+    """--weights, of which several make an ensemble; else the best.pt below runs/ that was written last, and says which.
+    Raises InputError where there is none."""
+    given = weights if isinstance(weights, Sequence) and not isinstance(weights, str) else [weights]
+    if files := [Path(file) for file in given if file]:
+        return files
     newest = newest_run("runs", "best.pt")
     if newest is None:
         raise InputError(
             "no best.pt below runs/ yet: train a model first (python train.py), or name a checkpoint with --weights"
         )
     LOGGER.info(f"--weights {newest} is the newest run's best")
-    return newest
+    return [newest]
 
 
 def data_of_run(stored: str, file: Path, *, remedy: str) -> str:
@@ -75,3 +67,15 @@ def whole_strides(sides: tuple[int, ...], stride: int) -> tuple[int, ...]:
         was, now = (" x ".join(map(str, values)) for values in (sides, rounded))
         LOGGER.warning(f"--imgsz {was}: the model needs multiples of {stride}, so {now} is taken")
     return rounded
+
+
+def network_size(imgsz: int | Sequence[int], backend: Backend) -> tuple[int, int]:
+    """The (height, width) in pixels that images are fitted into for --imgsz, one side or both: the one that the file
+    takes, else in multiples of the network's stride. Says so where that is another one."""
+    sides = (imgsz,) * 2 if isinstance(imgsz, int) else tuple(imgsz)
+    if backend.fixed_hw is None:
+        return whole_strides(sides, backend.stride)
+    if backend.fixed_hw != sides:
+        was, now = ("{} x {}".format(*size) for size in (sides, backend.fixed_hw))
+        LOGGER.warning(f"--imgsz {was}: the model was exported for {now} alone, which is taken")
+    return backend.fixed_hw

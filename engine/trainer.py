@@ -13,14 +13,16 @@ from engine.interruption import TrainingInterrupted
 from engine.training_epoch import mean_losses, trained_batches
 from engine.training_setup import prepare
 from engine.training_state import TrainState
-from engine.validator import Metrics, validate
+from engine.validator import validate
 from models.common import dynamic_layers, set_temperature
-from models.weights import load_model, save_checkpoint, strip_optimizer
+from models.runtime_torch import TorchBackend, load_torch
+from models.weights import save_checkpoint, strip_optimizer
 from utils.callbacks import Callbacks
 from utils.distributed import any_rank, main_decides, process_group, rank, world_size
 from utils.log import LOGGER
 from utils.metrics import class_weights, fitness, image_weights
 from utils.optim import temperature_at
+from utils.tally import Metrics
 
 
 def train(opt: Namespace, callbacks: Callbacks | None = None) -> Metrics:
@@ -132,7 +134,7 @@ def validate_ema(state: TrainState) -> Metrics | None:
     """Validates the averaged weights on the validation set. None where a signal ended it."""
     try:
         return validate(
-            state.ema.ema,
+            TorchBackend(state.ema.ema),
             state.val_loader,
             names=state.data.names,
             loss_fn=state.loss_fn,
@@ -204,7 +206,7 @@ def finish(state: TrainState) -> Metrics:
     if state.has_best:
         LOGGER.info(f"Validating {best} ...")
         state.metrics = validate(
-            load_model(best, device=state.device),
+            load_torch(best, state.device),
             state.val_loader,
             names=state.data.names,
             loss_fn=state.loss_fn,

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from engine.interruption import StopSignals
-from engine.validator import Metrics
 from models.weights import Checkpoint
 from models.yolo import DetectionModel
 from utils.callbacks import Callbacks
@@ -23,6 +22,7 @@ from utils.ema import ModelEma
 from utils.hyp import Hyp
 from utils.loss import DetectionLoss
 from utils.optim import EarlyStopping, Warmup, annealing_epochs
+from utils.tally import Metrics
 from utils.torch_utils import random_states, set_random_states
 
 # Of the gradients. It is there for the step that explodes: healthy steps were measured up to 23 when fine-tuning (BCCD)

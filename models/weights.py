@@ -95,11 +95,15 @@ def build_model(checkpoint: Checkpoint) -> DetectionModel:
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu", fuse: bool = True) -> DetectionModel:
-    """A model for inference: in eval mode, without gradients, batch normalisation folded into the convolutions where
-    `fuse`. Warns where a dynamic layer's attention has not been annealed. Raises InputError as read_checkpoint and
-    build_model do."""
-    model = build_model(read_checkpoint(path)).eval()
-    _warn_of_temperature(model, path)
+    """A model for inference, as inference_model makes it. Raises InputError as read_checkpoint and build_model do."""
+    return inference_model(read_checkpoint(path), device, fuse)
+
+
+def inference_model(checkpoint: Checkpoint, device: str | torch.device = "cpu", fuse: bool = True) -> DetectionModel:
+    """A model in eval mode, without gradients, batch normalisation folded into the convolutions where `fuse`. Warns
+    where a dynamic layer's attention has not been annealed. Raises InputError as build_model does."""
+    model = build_model(checkpoint).eval()
+    _warn_of_temperature(model, checkpoint.file)
     if fuse:
         model.fuse()
     return model.requires_grad_(False).to(device)

@@ -25,16 +25,16 @@ BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
     "utils/bootstrap utils/memory engine/interruption",
     1: "utils/callbacks utils/distributed utils/hyp utils/files utils/torch_utils utils/label_files utils/video "
-    "utils/surviving",
+    "utils/surviving models/backend",
     2: (
-        "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml utils/nms utils/loss "
-        "utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator utils/figures "
-        "utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits utils/optim utils/autoanchor "
-        "utils/logger_csv utils/coco utils/attention utils/logged_run utils/evolution"
+        "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml models/ensemble utils/nms "
+        "utils/loss utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator "
+        "utils/figures utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits utils/optim "
+        "utils/autoanchor utils/logger_csv utils/coco utils/attention utils/logged_run utils/evolution"
     ),
     3: (
         "models/blocks_dynamic utils/logger_tensorboard utils/logger_wandb utils/logger_mlflow utils/study "
-        "utils/evolution_plots"
+        "utils/evolution_plots utils/size_plots"
     ),
     4: (
         "models/blocks_conv models/attention_probe utils/curves utils/plots utils/data_config utils/datasets "
@@ -42,11 +42,14 @@ BUILDING = {
     ),
     5: "models/common models/unfuse",
     6: "models/yolo models/spread utils/dataloaders utils/outputs utils/tally",
-    7: "models/weights models/summary engine/pictures engine/inputs engine/attention_report utils/comparison",
-    8: "engine/validator engine/detector engine/training_options utils/compare_plots",
-    9: "engine/training_state engine/comparer",
-    10: "engine/training_setup engine/training_epoch",
-    11: "engine/trainer",
+    7: (
+        "models/weights models/summary models/tta engine/pictures engine/inputs engine/attention_report "
+        "engine/validator utils/comparison"
+    ),
+    8: "models/runtime_torch engine/training_options utils/compare_plots",
+    9: "models/backends engine/training_state",
+    10: "engine/validation engine/detector engine/training_setup engine/training_epoch",
+    11: "engine/comparer engine/size_study engine/trainer",
     12: "engine/evolver",
     13: "train val detect",
 }

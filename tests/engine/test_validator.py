@@ -5,41 +5,42 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from engine.validator import Metrics, ValOptions, image_results, trained_on, validate
-from models.weights import Checkpoint
+from engine.validator import ValOptions, image_results, validate
+from models.backend import Backend
+from models.runtime_torch import TorchBackend
 from models.yolo import DetectionModel
 from utils.boxes import xyxy2xywhn
 from utils.callbacks import HOOKS, Callbacks
 from utils.dataloaders import Batch
-from utils.errors import InputError
 from utils.hyp import load_hyp
 from utils.loss import DetectionLoss
-from utils.tally import table_row
+from utils.tally import Metrics, table_row
 
 NAMES = {0: "circle", 1: "square", 2: "star"}
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 64  # of the letterboxed images
 
 
-class Oracle(nn.Module):
+class Oracle(Backend):
     """Detects what it was told to: rows (n, 6) [xyxy, confidence, class] in pixels of the input, a list for each image
     in the order of the loader."""
 
-    def __init__(self, detections: list[list[list[float]]], nc: int = len(NAMES)) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.detections, self.nc, self.seen = list(detections), nc, 0
+    def __init__(self, detections: list[list[list[float]]]) -> None:
+        super().__init__(NAMES, 32, torch.device("cpu"))
+        self.detections, self.seen = list(detections), 0
 
-    def forward(self, images):
+    def _infer(self, images):
         decoded = torch.zeros(len(images), 20, 5 + self.nc)
         for image in range(len(images)):
             for row, (x1, y1, x2, y2, confidence, cls) in enumerate(self.detections[self.seen]):
                 decoded[image, row, :5] = torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, confidence])
                 decoded[image, row, 5 + int(cls)] = 1
             self.seen += 1
-        return decoded, [torch.zeros(len(images), 3, 8, 8, 5 + self.nc)]
+        return decoded
+
+    def with_raw(self, images):
+        return self(images), [torch.zeros(len(images), 3, 8, 8, 5 + self.nc)]
 
 
 def make_batch(labels: list[list[list[float]]], *, size_hw=(SIDE, SIDE), pad_wh=(0.0, 0.0), ratio=1.0) -> Batch:
@@ -119,17 +120,15 @@ def test_boxes_are_compared_in_pixels_of_the_file():
     torch.testing.assert_close(result.detections, torch.tensor([[4.0, 2, 20, 14, 0.5, 1]]))
 
 
-def test_loss_is_the_mean_over_batches_and_the_model_keeps_its_mode():
-    model = Oracle([[], [], []]).train()
+def test_loss_is_the_mean_over_batches():
     parts = iter([torch.tensor([1.0, 2, 3]), torch.tensor([3.0, 2, 1])])
     found = validate(
-        model,
+        Oracle([[], [], []]),
         [make_batch([[], []]), make_batch([[]])],
         names=NAMES,
         loss_fn=lambda raw, targets: (torch.zeros(1), next(parts)),
     )
     assert found.loss == (2, 2, 2)
-    assert model.training
 
 
 def test_callbacks_are_called_in_order():
@@ -174,23 +173,8 @@ def test_a_model_trains_on_after_its_validation():
         model.detect.anchors, nc=3, hyp=hyp.scaled(nl=3, nc=3, imgsz=SIDE), strides=model.detect.stride
     )
     batch = make_batch([[[0, *BOX_A], [1, *BOX_B]], []])
-    model.train()
-    found = validate(model, [batch], names=NAMES, loss_fn=loss_fn)
+    found = validate(TorchBackend(model), [batch], names=NAMES, loss_fn=loss_fn)
     assert all(0 < part < 10 for part in found.loss)
-    loss, _ = loss_fn(model(batch.images / 255), batch.targets)
+    loss, _ = loss_fn(model.train()(batch.images / 255), batch.targets)
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("options", "found"),
-    [({}, None), ({"data": __file__}, __file__), ({"data": "/elsewhere/digits.yaml"}, str(ROOT / "data/digits.yaml"))],
-)
-def test_data_are_those_that_the_weights_were_trained_on(options, found):
-    assert trained_on(Checkpoint(Path("best.pt"), "ours", {}, {}, {}, info={"opt": options})) == found
-
-
-def test_without_the_data_that_the_weights_were_trained_on_a_flag_is_advised():
-    checkpoint = Checkpoint(Path("best.pt"), "ours", {}, {}, {}, info={"opt": {"data": "/elsewhere/my.yaml"}})
-    with pytest.raises(InputError, match="best.pt was trained on /elsewhere/my.yaml.*: name the data YAML with --data"):
-        trained_on(checkpoint)

@@ -1,0 +1,70 @@
+"""From --weights to a backend: which runtime reads which file, and several files as an ensemble. Not for the runtimes
+themselves: models/runtime_*.py."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.backend import Backend
+from models.ensemble import Ensemble
+from utils.errors import InputError
+from utils.torch_utils import half_type
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a file is to be run.
+
+    Attributes:
+        half: 16-bit arithmetic where the runtime and the device have it.
+        augment: test-time augmentation.
+        dnn: ONNX files through OpenCV.
+    """
+
+    device: torch.device
+    half: bool = False
+    augment: bool = False
+    dnn: bool = False
+
+
+def load_backend(
+    weights: Path | str | Sequence[Path | str],
+    device: torch.device,
+    *,
+    half: bool = False,
+    augment: bool = False,
+    dnn: bool = False,
+) -> Backend:
+    """The network of a file, in the runtime that its suffix asks for; of several, their ensemble. Raises InputError for
+    a suffix that no runtime reads, and where a file cannot be used."""
+    files = [weights] if isinstance(weights, (str, Path)) else list(weights)
+    wanted = Wanted(device, half, augment, dnn)
+    members = [_load(Path(file), wanted) for file in files]
+    return members[0] if len(members) == 1 else Ensemble(members)
+
+
+DetectMultiBackend = load_backend  # v6.1's name
+
+
+def _load(file: Path, wanted: Wanted) -> Backend:
+    loader = next((load for suffix, load in BACKENDS.items() if file.name.lower().endswith(suffix)), None)
+    if loader is None:
+        raise InputError(f"--weights: expected a file or folder that ends in {', '.join(BACKENDS)}, got {file}")
+    if wanted.augment and loader is not _torch:
+        raise InputError(f"--augment looks at other image sizes, which only .pt weights are sure to take, got {file}")
+    return loader(file, wanted)
+
+
+def _torch(file: Path, wanted: Wanted) -> Backend:
+    from models.runtime_torch import load_torch
+
+    return load_torch(
+        file, wanted.device, amp=half_type(wanted.device) if wanted.half else None, augment=wanted.augment
+    )
+
+
+BACKENDS: dict[str, Callable[[Path, Wanted], Backend]] = {
+    ".pt": _torch,
+}

@@ -1,0 +1,33 @@
+"""Several networks as one: their predictions side by side, for non-maximum suppression to choose from. Not for
+comparing them: engine/comparer.py."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.backend import Backend
+from utils.errors import InputError
+
+
+class Ensemble(Backend):
+    """Predictions of all members concatenated along the boxes, in the members' order. Class names are the first's.
+    Raises InputError where they don't know the same number of classes, or are bound to different image sizes."""
+
+    def __init__(self, members: Sequence[Backend]) -> None:
+        first = members[0]
+        if len(counts := {member.nc for member in members}) > 1:
+            raise InputError(f"--weights: an ensemble needs one number of classes, got {sorted(counts)}")
+        sizes = {member.fixed_hw for member in members if member.fixed_hw}
+        if len(sizes) > 1:
+            raise InputError(f"--weights: an ensemble needs one image size, got exports for {sorted(sizes)}")
+        super().__init__(
+            first.names,
+            max(member.stride for member in members),
+            first.device,
+            fixed_hw=next(iter(sizes), None),
+        )
+        self.members = tuple(members)
+
+    def _infer(self, images: Tensor) -> Tensor:
+        return torch.cat([member(images) for member in self.members], dim=1)
