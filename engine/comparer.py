@@ -53,14 +53,14 @@ def run(opt: Namespace) -> Comparison:
     """
     weights = weights_to_compare(opt)
     device = select_device(opt.device)
-    backends = {file: load_backend(file, device, half=opt.half, augment=opt.augment, dnn=opt.dnn) for file in weights}
-    data = load_data_config(opt.data or trained_on(backends[weights[0]], weights[0]) or DEFAULT_DATA)
-    opt = with_single_cls(Namespace(**{**vars(opt), "task": SPLIT}), backends, data)
+    backends = [load_backend(file, device, half=opt.half, augment=opt.augment, dnn=opt.dnn) for file in weights]
+    data = load_data_config(opt.data or trained_on(backends[0], weights[0]) or DEFAULT_DATA)
+    opt = with_single_cls(Namespace(**{**vars(opt), "task": SPLIT}), list(zip(weights, backends, strict=True)), data)
     subjects = [
         Subject(file, backend, data, common_names(backend, data, weights=file, single_cls=opt.single_cls), opt)
-        for file, backend in zip(weights, backends.values(), strict=True)
+        for file, backend in zip(weights, backends, strict=True)
     ]
-    loader = build_loader(replace(subjects[0], backend=Ensemble(list(backends.values()))))
+    loader = build_loader(replace(subjects[0], backend=Ensemble(backends)))
     check_images(loader)
     imgsz = loader.dataset.imgsz
     run_dir = increment_path(Path(opt.project) / opt.name, opt.exist_ok, mkdir=True)
@@ -70,7 +70,7 @@ def run(opt: Namespace) -> Comparison:
         metrics, found = validate_with_matches(subject, loader)
         matches.append(found)
         measured.append(Measured(name, subject.file, *cost_of(subject.backend, imgsz), metrics))
-    measured = with_latency(measured, interleaved_ms(list(backends.values()), imgsz))
+    measured = with_latency(measured, interleaved_ms(backends, imgsz))
     comparison = Comparison(tuple(with_differences(measured, matches)), imgsz, RESAMPLES, run_dir)
     report(comparison, per_class=opt.verbose or len(subjects[0].names) < 50)
     return comparison

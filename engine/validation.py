@@ -2,7 +2,7 @@
 batches (engine/validator.py), other image sizes (engine/size_study.py) or several models (engine/comparer.py)."""
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -97,7 +97,7 @@ def prepared(opt: Namespace) -> Subject:
     device = select_device(opt.device)
     backend = load_backend(files, device, half=opt.half, augment=opt.augment, dnn=opt.dnn)
     data = load_data_config(opt.data or trained_on(backend, files[0]) or DEFAULT_DATA)
-    opt = with_single_cls(opt, {files[0]: backend}, data)
+    opt = with_single_cls(opt, [(files[0], backend)], data)
     names = common_names(backend, data, weights=files[0], single_cls=opt.single_cls)
     return Subject(files[0], backend, data, names, opt)
 
@@ -148,10 +148,10 @@ def trained_on(backend: Backend, file: Path) -> str | None:
     return data
 
 
-def with_single_cls(opt: Namespace, backends: Mapping[Path, Backend], data: DataConfig) -> Namespace:
+def with_single_cls(opt: Namespace, weights: Sequence[tuple[Path, Backend]], data: DataConfig) -> Namespace:
     """The options, with --single-cls where one of the weights was trained with it and the data has more classes; says
     so."""
-    merged = [file for file, backend in backends.items() if backend.trained_with.get("single_cls")]
+    merged = [file for file, backend in weights if backend.trained_with.get("single_cls")]
     if opt.single_cls or not merged or data.nc == 1:
         return opt
     LOGGER.info(f"--single-cls is what {merged[0]} was trained with: the {data.nc} classes of {data.file} count as one")

@@ -38,11 +38,16 @@ def load_backend(
     dnn: bool = False,
 ) -> Backend:
     """The network of a file, in the runtime that its suffix asks for; of several, their ensemble. Raises InputError for
-    a suffix that no runtime reads, and where a file cannot be used."""
+    a suffix that no runtime reads, where a file cannot be used, and for several with different numbers of classes."""
     files = [weights] if isinstance(weights, (str, Path)) else list(weights)
     wanted = Wanted(device, half, augment, dnn)
     members = [_load(Path(file), wanted) for file in files]
-    return members[0] if len(members) == 1 else Ensemble(members)
+    if len(members) == 1:
+        return members[0]
+    if len({member.nc for member in members}) > 1:
+        told = ", ".join(f"{file} knows {member.nc}" for file, member in zip(files, members, strict=True))
+        raise InputError(f"--weights: an ensemble needs one number of classes, but {told}")
+    return Ensemble(members)
 
 
 DetectMultiBackend = load_backend  # v6.1's name

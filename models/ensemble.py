@@ -11,13 +11,11 @@ from utils.errors import InputError
 
 
 class Ensemble(Backend):
-    """Predictions of all members concatenated along the boxes, in the members' order. Class names are the first's.
-    Raises InputError where they don't know the same number of classes, or are bound to different image sizes."""
+    """Predictions of all members concatenated along the boxes, in the members' order. Class names are the first's;
+    all must know as many classes. Raises InputError where they are bound to different image sizes."""
 
     def __init__(self, members: Sequence[Backend]) -> None:
         first = members[0]
-        if len(counts := {member.nc for member in members}) > 1:
-            raise InputError(f"--weights: an ensemble needs one number of classes, got {sorted(counts)}")
         sizes = {member.fixed_hw for member in members if member.fixed_hw}
         if len(sizes) > 1:
             raise InputError(f"--weights: an ensemble needs one image size, got exports for {sorted(sizes)}")

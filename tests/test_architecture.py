@@ -23,24 +23,25 @@ OUTSIDE = ("tests/", "benchmarks/")  # not bound by the law of floors
 # place here, one floor above the highest file that it imports.
 BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
-    "utils/bootstrap utils/memory engine/interruption",
+    "utils/bootstrap utils/memory utils/frames engine/interruption",
     1: "utils/callbacks utils/distributed utils/hyp utils/files utils/torch_utils utils/label_files utils/video "
     "utils/surviving models/backend",
     2: (
         "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml models/ensemble utils/nms "
         "utils/loss utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator "
         "utils/figures utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits utils/optim "
-        "utils/autoanchor utils/logger_csv utils/coco utils/attention utils/logged_run utils/evolution"
+        "utils/autoanchor utils/logger_csv utils/coco utils/attention utils/logged_run utils/evolution utils/downloads "
+        "utils/screen"
     ),
     3: (
         "models/blocks_dynamic utils/logger_tensorboard utils/logger_wandb utils/logger_mlflow utils/study "
-        "utils/evolution_plots utils/size_plots"
+        "utils/evolution_plots utils/size_plots utils/media_files utils/streams"
     ),
     4: (
         "models/blocks_conv models/attention_probe utils/curves utils/plots utils/data_config utils/datasets "
-        "utils/sources utils/attention_plots utils/loggers"
+        "utils/attention_plots utils/loggers utils/web_files"
     ),
-    5: "models/common models/unfuse",
+    5: "models/common models/unfuse utils/sources",
     6: "models/yolo models/spread utils/dataloaders utils/outputs utils/tally",
     7: (
         "models/weights models/summary models/tta engine/pictures engine/inputs engine/attention_report "

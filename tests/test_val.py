@@ -178,7 +178,7 @@ def test_what_cannot_be_used_is_told(tiny_data, tiny_weights, tmp_path, monkeypa
 def test_the_shell_shows_one_message(tmp_path):
     answer = shell("--weights", "nowhere.pt", cwd=tmp_path)
     assert answer.returncode == 1
-    assert re.fullmatch(r"Error: .*nowhere\.pt.*\n", answer.stderr)
+    assert re.fullmatch(r"YOLOv5 with .*\nError: .*nowhere\.pt.*\n", answer.stderr)
 
 
 def test_run_takes_the_flags_of_the_shell():
@@ -208,13 +208,12 @@ def test_golden_runs(shared, golden_json, tmp_path, number):
     weights = shared(f"weights/{expected['checkpoint']}")
     data = shared(f"datasets/{expected['dataset']}/{expected['dataset']}.yaml")
     settings = {key: expected["settings"][key] for key in ("imgsz", "batch_size", "conf_thres", "iou_thres")}
-    if expected["settings"]["augment"]:
-        pytest.skip("test-time augmentation is not built yet")
     metrics = val.run(
         weights=weights,
         data=data,
         task=expected["split"],
         single_cls=expected["settings"]["single_cls"],
+        augment=expected["settings"]["augment"],
         project=tmp_path,
         device="cpu",
         workers=0,

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from torch import nn
 
 import val
 from engine import comparer
 from engine.comparer import MatchCollector, interleaved_ms, with_differences
+from models.backend import Backend
 from models.weights import build_model, read_checkpoint, save_checkpoint
 from models.yolo import DetectionModel
 from utils.comparison import Measured, table
@@ -145,7 +145,6 @@ ERRORS = {
     "out of range": ({"conf_thres": 2}, "--conf-thres: 0 to 1 was expected"),
     "number of classes": ({"data": "three.yaml"}, r"best\.pt knows 2 classes, but .*three\.yaml has 3"),
     "no labels": ({"data": "bare.yaml"}, "two or more images with labels were expected, got 2 with 0"),
-    "ensemble": ({"task": "val"}, "ensembles are not built yet"),
 }
 
 
@@ -165,20 +164,18 @@ def test_what_cannot_be_compared_is_told(data, weights, tmp_path, monkeypatch, c
 def test_rounds_take_turns(quick):
     """Every model once a round, each round beginning with another one."""
 
-    class Named(nn.Module):
-        yaml = {"ch": 3}
-
+    class Named(Backend):
         def __init__(self, name: str) -> None:
-            super().__init__()
-            self.weight, self.name = nn.Parameter(torch.zeros(1)), name
+            super().__init__({}, 32, torch.device("cpu"))
+            self.name = name
 
-        def forward(self, images):
+        def _infer(self, images):
             assert images.shape == (1, 3, 32, 32)
             calls.append(self.name)
-            return images, [images]
+            return images
 
     calls = []
-    rounds = interleaved_ms([Named("a"), Named("b")], 32, amp=None)
+    rounds = interleaved_ms([Named("a"), Named("b")], 32)
     assert rounds.shape == (3, 2)
     assert (rounds > 0).all()
     assert "".join(calls) == "ba" + "ab" + "ba" + "ab"

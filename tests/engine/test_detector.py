@@ -12,7 +12,8 @@ from torch import nn
 
 import detect
 from engine import detector
-from engine.detector import counted, image_size, plural
+from engine.detector import class_numbers, counted, image_size, plural
+from models.runtime_torch import TorchBackend
 from utils.annotator import class_colour
 from utils.errors import InputError
 from utils.outputs import Found, label_lines, safe_file_name, unique_stems, write_image
@@ -26,12 +27,11 @@ class Seer(nn.Module):
     """Finds rows [x1, y1, x2, y2, confidence, class] in every picture, in pixels of the network's input."""
 
     names = {0: "cat", 1: "bus", 2: "../a/b"}
-    nc = 3
     stride = torch.tensor([8.0, 16, 32])
 
     def __init__(self, rows):
         super().__init__()
-        self.pred = torch.zeros(1, max(len(rows), 1), 8)
+        self.pred = nn.Parameter(torch.zeros(1, max(len(rows), 1), 8), requires_grad=False)
         for index, (x1, y1, x2, y2, confidence, cls) in enumerate(rows):
             sides = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, confidence)
             self.pred[0, index, :5] = torch.tensor(sides)
@@ -52,7 +52,7 @@ ROWS = [[10, 10, 30, 40, 0.9, 0], [60, 20, 100, 50, 0.8, 1], [61, 21, 99, 51, 0.
 @pytest.fixture
 def seeing(monkeypatch):
     """seeing(rows): the network of the next runs."""
-    return lambda rows: monkeypatch.setattr(detector, "load_model", lambda path, device: Seer(rows))
+    return lambda rows: monkeypatch.setattr(detector, "load_backend", lambda *_, **__: TorchBackend(Seer(rows)))
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_broken_files_are_counted_and_strips_and_dots_are_no_problem(tmp_path, s
         ({"line_thickness": 0}, "--line-thickness"),
         ({"imgsz": [1, 2, 3]}, "--imgsz"),
         ({"imgsz": 0}, "--imgsz"),
-        ({"classes": [0, 3]}, "--classes: expected numbers from 0 to 2, got 3"),
+        ({"classes": [0, 3]}, "--classes: expected numbers or names of 0 cat, 1 bus, 2 ../a/b, got 3"),
         ({"save_conf": True}, "--save-txt"),
     ],
 )
@@ -276,12 +276,21 @@ def test_weights_may_be_a_list_of_one(pictures, seeing, weights):
     assert run(pictures / "one.jpg", weights=weights, nosave=True).boxes == 3
 
 
-def test_several_weights_are_refused_in_words(pictures, seeing):
-    seeing(ROWS)
-    options = ["--source", str(pictures), "--nosave", "--device", "cpu", "--imgsz", "128"]
-    assert detector.run(detect.parse_opt(["--weights", "a.pt", *options])).boxes == 21
-    with pytest.raises(InputError, match="got 2: ensembles are not built"):
-        detector.run(detect.parse_opt(["--weights", "a.pt", "b.pt", *options]))
+NAMES = {0: "cat", 1: "bus", 2: "2"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"),
+    [(None, None), ([], []), ([1], [1]), (["1"], [1]), (["bus", "0"], [1, 0]), (["2"], [2])],
+)
+def test_classes_by_number_or_name(wanted, numbers):
+    assert class_numbers(wanted, NAMES) == numbers
+
+
+@pytest.mark.parametrize("wanted", [["dog"], [3], ["-1"], ["cat", "Bus"], [""]])
+def test_classes_that_there_are_none_of(wanted):
+    with pytest.raises(InputError, match="--classes: expected numbers or names of 0 cat, 1 bus, 2 2, got"):
+        class_numbers(wanted, NAMES)
 
 
 def test_the_newest_best_is_the_default(pictures, seeing, monkeypatch, tmp_path, capsys):
