@@ -21,7 +21,7 @@ class Measured:
     Attributes:
         name: short, unlike the others'.
         parameters, gflops: of the model as it runs, batch normalisation folded in, for one square image of the
-            comparison's size; gflops is None where thop is not installed.
+            comparison's size; None in runtimes other than PyTorch, gflops also where thop is not installed.
         metrics: what val.py gives.
         latency_ms: median time of the network alone for one such image.
         latency_ratio: median over the rounds of its time to the first model's in the same round.
@@ -30,7 +30,7 @@ class Measured:
 
     name: str
     weights: Path
-    parameters: int
+    parameters: int | None
     gflops: float | None
     metrics: Metrics
     latency_ms: float = 0.0
@@ -107,7 +107,7 @@ def _row(label: str, values: Iterable[str], changes: Iterable[str]) -> list[str]
 
 def _cost_rows(comparison: Comparison) -> Iterator[list[str]]:
     models, none = comparison.models, [""] * len(comparison.others)
-    yield _row("parameters", (f"{model.parameters:,}" for model in models), none)
+    yield _row("parameters", ("-" if model.parameters is None else f"{model.parameters:,}" for model in models), none)
     costs = ("-" if model.gflops is None else f"{model.gflops:.2f}" for model in models)
     yield _row(f"GFLOPs at {comparison.imgsz}", costs, none)
     ratios = (f"x {model.latency_ratio:.2f}" for model in comparison.others)

@@ -130,6 +130,14 @@ def amp_dtype(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if device.type == "cpu" and supports_bf16_cpu() else None
 
 
+def half_type(device: torch.device) -> torch.dtype | None:
+    """The 16-bit type for --half; says so where the device has none that is fast."""
+    dtype = amp_dtype(device)
+    if dtype is None:
+        LOGGER.warning(f"--half is left out: this {device.type} is not faster at 16 bits, float32 is used")
+    return dtype
+
+
 def to_unit_float(images: Tensor, device: torch.device, channels_last: bool = True) -> Tensor:
     """Images (B, C, H, W) uint8 -> float32 in [0, 1] on `device`. It is the bytes that travel."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
