@@ -4,7 +4,11 @@
     python detect.py --weights yolov5n.pt --source bus.jpg        one picture
     python detect.py --source 'holiday/**/*.jpg' --save-txt       a pattern (quoted), boxes as label files too
     python detect.py --source street.mp4 --vid-stride 2           every second frame of a video
-    python detect.py --source files.txt --save-crop               the files listed, one path a line
+    python detect.py --source files.txt --save-crop               the files or streams listed, one a line
+    python detect.py --source 0                                   a webcam, until Ctrl+C
+    python detect.py --source rtsp://camera/stream                a network stream; rtmp and http(s) too
+    python detect.py --source https://example.com/street.jpg      a picture or video on the web
+    python detect.py --source screen                              the screen
 
 From Python: `import detect; detect.run(weights="best.pt", source="bus.jpg")`.
 """
@@ -26,13 +30,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_input(add: Add) -> None:
-    weights = "checkpoint or exported model; several are an ensemble (default: the newest run's best.pt)"
-    add("--weights", nargs="+", default=[], help=weights)
-    add("--source", default="data/images", help="picture, video, directory, glob or .txt list (default: data/images)")
+    source = "file, directory, glob, list, address, webcam number or screen (default: data/images)"
+    add("--source", default="data/images", help=source)
     add("--data", default="", help="data YAML whose class names are used (default: those in the weights)")
     size = "longer side, or height and width, in pixels (default: 640)"
     add("--imgsz", "--img", "--img-size", nargs="+", type=int, default=[640], help=size)
-    add("--vid-stride", type=int, default=1, help="of a video, every N-th frame (default: 1)")
+    add("--vid-stride", type=int, default=1, help="of videos and streams, every N-th frame (default: 1)")
 
 
 def _add_detections(add: Add) -> None:
@@ -43,6 +46,13 @@ def _add_detections(add: Add) -> None:
     add("--classes", nargs="+", help="numbers or names of the classes to find, such as 0 2 bus (default: all)")
     add("--agnostic-nms", **SWITCH, help="boxes suppress each other across classes (default: within a class)")
     add("--augment", **SWITCH, help="test-time augmentation: three sizes, one mirrored (default: off)")
+
+
+def _add_weights(add: Add) -> None:
+    weights = "checkpoint or exported model; several are an ensemble (default: the newest run's best.pt)"
+    add("--weights", nargs="+", default=[], help=weights)
+    update = "make small checkpoints of this project of the .pt weights; others' are kept as .pt.bak (default: off)"
+    add("--update", **SWITCH, help=update)
 
 
 def _add_machine(add: Add) -> None:
@@ -73,6 +83,7 @@ def _add_results(add: Add) -> None:
 
 GROUPS: dict[str, Callable[[Add], None]] = {
     "what is looked at": _add_input,
+    "with which weights": _add_weights,
     "detections": _add_detections,
     "machine": _add_machine,
     "drawing": _add_drawing,
@@ -104,6 +115,7 @@ def run(
     agnostic_nms: bool = False,
     augment: bool = False,
     visualize: bool = False,
+    update: bool = False,
     project: Any = "runs/detect",
     name: str = "exp",
     exist_ok: bool = False,

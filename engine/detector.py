@@ -3,7 +3,7 @@ come from is in utils/sources.py, what is written in utils/outputs.py."""
 
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
@@ -11,30 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from engine.inputs import check_ranges, chosen_weights, network_size
-from models.attention_probe import AttentionProbe
-from models.backend import Backend
-from models.backends import load_backend
-from models.runtime_torch import TorchBackend
+from engine.inputs import check_ranges, chosen_weights
+from engine.interruption import StoppedBySignal, StopSignals
+from engine.predictor import Predictor, image_size
+from models.weights import renew_checkpoint
 from utils.annotator import Annotator, class_colour
-from utils.attention_plots import plot_image_attention
-from utils.augmentations import letterbox
-from utils.boxes import clip_boxes_, scale_boxes
-from utils.data_config import load_data_config
 from utils.errors import InputError
 from utils.files import increment_path
 from utils.log import LOGGER
-from utils.nms import non_max_suppression
 from utils.outputs import AnnotatedSink, CropSink, CsvSink, Found, LabelSink, Sink, WindowSink, can_show, unique_stems
-from utils.plots import plot_feature_maps
-from utils.sources import FileSource, Frame
-from utils.speed import Speed, StageTimers
-from utils.torch_utils import select_device, to_unit_float
+from utils.sources import Source, open_source
+from utils.speed import Speed
 
 SAVING = ("save_txt", "save_csv", "save_crop", "visualize")  # what needs a run directory beside the annotated pictures
-TOLD_NAMES = 12  # of classes, in a message
+NOTHING = np.zeros((0, 6), np.float32)
 RANGES = {
     "conf_thres": (0, 1),
     "iou_thres": (0, 1),
@@ -59,27 +50,41 @@ class Detected:
 @torch.inference_mode()
 def run(opt: Namespace) -> Detected:
     """One detection with the options of detect.py. Raises InputError where they, the source or the weights cannot be
-    used; a file among others that cannot be read is told and skipped."""
+    used; a file or stream among others that cannot be read is told and skipped. Ctrl+C is how one ends a stream; in
+    files it ends the run with what is done so far, and StoppedBySignal is raised."""
     check_options(opt)
-    source = FileSource(opt.source, vid_stride=opt.vid_stride)
-    predictor = Predictor(opt)
-    save_dir = make_run_dir(opt)
-    stems = unique_stems(source.paths)
-    boxes = Counter()
-    with opened_sinks(opt, save_dir, predictor.names) as sinks:
-        for frame in source:
-            (detections,) = predictor([frame.image], feature_dir(opt, save_dir, stems[frame.path], frame))
-            found = Found(frame, stems[frame.path], detections)
-            if opt.view_img or not opt.nosave:
-                found = replace(found, annotated=annotate(found, predictor.names, opt))
-            for sink in sinks:
-                sink.write(found)
-            boxes[frame.path] += len(detections)
-            LOGGER.info(frame_line(frame, predictor.seen_hw, counted(detections, predictor.names), predictor.last_ms))
-    result = Detected(save_dir, predictor.frames, boxes.total(), tuple(source.skipped), predictor.mean_ms)
-    labels = sum(sink.count for sink in sinks if isinstance(sink, LabelSink))
-    report(result, source, predictor.imgsz, labels=labels)
+    with open_source(opt.source, vid_stride=opt.vid_stride) as source, StopSignals() as signals:
+        predictor = Predictor(opt)
+        save_dir = make_run_dir(opt)
+        boxes = 0
+        with opened_sinks(opt, save_dir, predictor.names) as sinks:
+            for found in looked_at(source, predictor, opt, save_dir):
+                for sink in sinks:
+                    sink.write(found)
+                boxes += len(found.detections)
+                LOGGER.info(frame_line(found, predictor))
+                if signals.received:
+                    break
+    result = Detected(save_dir, predictor.frames, boxes, tuple(source.skipped), predictor.mean_ms)
+    report(result, source, predictor.imgsz, labels=sum(sink.count for sink in sinks if isinstance(sink, LabelSink)))
+    if signals.received and not source.live:
+        raise StoppedBySignal(signals.received)
+    if opt.update:
+        for file in chosen_weights(opt.weights):
+            renew_checkpoint(file)
     return result
+
+
+def looked_at(source: Source, predictor: Predictor, opt: Namespace, save_dir: Path | None) -> Iterator[Found]:
+    """What is found in each frame of the source, drawn where somebody wants to see it."""
+    stems = unique_stems(source.paths)
+    for frames in source:
+        first = Found(frames[0], stems[frames[0].path], NOTHING)
+        features = save_dir / first.numbered_stem if opt.visualize else None
+        for frame, detections in zip(frames, predictor([frame.image for frame in frames], features), strict=True):
+            found = Found(frame, stems[frame.path], detections)
+            drawn = opt.view_img or not opt.nosave
+            yield replace(found, annotated=annotate(found, predictor.names, opt)) if drawn else found
 
 
 # ------------------------------------------------------------------------------------------------------------- options
@@ -93,122 +98,11 @@ def check_options(opt: Namespace) -> None:
         raise InputError(f"--imgsz: expected one side or height and width in pixels, got {opt.imgsz}")
 
 
-def image_size(opt: Namespace) -> tuple[int, ...]:
-    """(height, width) of --imgsz, which may be one side."""
-    given = [opt.imgsz] if isinstance(opt.imgsz, int) else list(opt.imgsz)
-    return tuple(given * 2 if len(given) == 1 else given)
-
-
-def chosen_names(opt: Namespace, backend: Backend, weights: Path) -> dict[int, str]:
-    """Class names of --data, else those in the weights. Raises InputError where their number does not fit."""
-    if not opt.data:
-        return backend.names
-    data = load_data_config(opt.data)
-    if data.nc != backend.nc:
-        raise InputError(f"--data: expected the {backend.nc} classes of {weights}, got {data.nc} in {data.file}")
-    return data.names
-
-
-def class_numbers(wanted: Sequence[str | int] | None, names: Mapping[int, str]) -> list[int] | None:
-    """--classes, each by its number or its name, as numbers; None where all are wanted. Raises InputError for what is
-    neither. A name that looks like a number is taken as the number."""
-    if wanted is None:
-        return None
-    numbers = {name: cls for cls, name in names.items()}
-    found = [int(item) if str(item).isdecimal() else numbers.get(item, -1) for item in wanted]
-    if unknown := [item for item, cls in zip(wanted, found, strict=True) if cls not in names]:
-        known = ", ".join(f"{cls} {name}" for cls, name in list(names.items())[:TOLD_NAMES])
-        more = ", ..." if len(names) > TOLD_NAMES else ""
-        raise InputError(f"--classes: expected numbers or names of {known}{more}, got {unknown[0]!r}")
-    return found
-
-
 def make_run_dir(opt: Namespace) -> Path | None:
     """The new directory project/name, None where nothing will be saved."""
     if opt.nosave and not any(getattr(opt, name) for name in SAVING):
         return None
     return increment_path(Path(opt.project) / opt.name, exist_ok=opt.exist_ok, mkdir=True)
-
-
-# ----------------------------------------------------------------------------------------------------------- detection
-class Predictor:
-    """A network and its thresholds as a function from pictures to their detections, timed."""
-
-    def __init__(self, opt: Namespace) -> None:
-        weights = chosen_weights(opt.weights)
-        self.opt = opt
-        device = select_device(opt.device)
-        self.backend = load_backend(weights, device, half=opt.half, augment=opt.augment, dnn=opt.dnn)
-        self.names = chosen_names(opt, self.backend, weights[0])
-        self.classes = class_numbers(opt.classes, self.names)
-        if opt.visualize and not isinstance(self.backend, TorchBackend):
-            raise InputError(f"--visualize looks into one network in PyTorch: one .pt was expected, got {weights[0]}")
-        self.imgsz = network_size(image_size(opt), self.backend)
-        self.frames = 0
-        self._timers = StageTimers(device)
-        if device.type == "cuda":  # the first pass loads kernels: not to be counted
-            self.backend(to_unit_float(torch.zeros(1, 3, *self.imgsz, dtype=torch.uint8), device))
-
-    def __call__(self, images: Sequence[np.ndarray], features: Path | None = None) -> list[np.ndarray]:
-        """Pictures BGR uint8 (h, w, 3) -> detections of each, float32 (n, 6) [x1, y1, x2, y2, confidence, class] in
-        whole pixels of the picture, most confident first. Feature maps and attention go to `features`."""
-        opt = self.opt
-        with self._timers.preprocess:
-            batch = self._fitted(images)
-        with self._timers.inference:
-            pred = self._pictured_forward(batch, features) if features else self.backend(batch)
-        with self._timers.nms:
-            found = non_max_suppression(
-                pred,
-                opt.conf_thres,
-                opt.iou_thres,
-                classes=self.classes,
-                agnostic=opt.agnostic_nms,
-                max_det=opt.max_det,
-            )
-        self.frames += len(images)
-        self.seen_hw = tuple(batch.shape[2:])
-        return [self._in_picture(rows, image.shape[:2]) for rows, image in zip(found, images, strict=True)]
-
-    def _fitted(self, images: Sequence[np.ndarray]) -> Tensor:
-        """The network's input (B, 3, h, w): no larger than needed where all pictures have one shape."""
-        auto = self.backend.fixed_hw is None and len({image.shape for image in images}) == 1
-        fitted = [letterbox(image, self.imgsz, auto=auto, stride=self.backend.stride)[0] for image in images]
-        planes = np.ascontiguousarray(np.stack(fitted)[..., ::-1].transpose(0, 3, 1, 2))  # (B, 3, h, w) RGB
-        return to_unit_float(torch.from_numpy(planes), self.backend.device)
-
-    def _in_picture(self, found: Tensor, size_hw: tuple[int, int]) -> np.ndarray:
-        """Detections in pixels of the network's input -> in whole pixels of the picture."""
-        found[:, :4] = scale_boxes(found[:, :4], from_hw=self.seen_hw, to_hw=size_hw).round()
-        clip_boxes_(found, size_hw)
-        return found.float().cpu().numpy()
-
-    def _pictured_forward(self, batch: Tensor, folder: Path) -> Tensor:
-        """Decoded predictions, with pictures of the feature maps and of the attention of dynamic layers in the folder;
-        of the first picture of the batch."""
-        folder.mkdir(parents=True, exist_ok=True)
-        model = self.backend.model
-        with AttentionProbe(model) as probe, self.backend.autocast():
-            for index, kind, output in model.layer_outputs(batch):
-                if isinstance(output, Tensor) and output.dim() == 4:
-                    name = kind.rpartition(".")[2]
-                    plot_feature_maps(
-                        output.float(), f"layer {index}, {name}", folder / f"stage{index}_{name}_features.png"
-                    )
-        if probe.layers:
-            attention = {name: rows[0].numpy() for name, rows in probe.take().items()}
-            plot_image_attention(attention, folder / "attention.png")
-        return output[0].float()
-
-    @property
-    def last_ms(self) -> float:
-        """Milliseconds of the network on the latest picture."""
-        return self._timers.inference.last * 1000
-
-    @property
-    def mean_ms(self) -> Speed:
-        """Mean milliseconds a picture."""
-        return self._timers.mean_ms(self.frames)
 
 
 # ------------------------------------------------------------------------------------------------------------- outputs
@@ -231,13 +125,6 @@ def opened_sinks(opt: Namespace, save_dir: Path | None, names: Mapping[int, str]
     finally:
         for sink in sinks:
             sink.close()
-
-
-def feature_dir(opt: Namespace, save_dir: Path | None, stem: str, frame: Frame) -> Path | None:
-    """Where --visualize puts the feature maps of a frame, None without it."""
-    if not opt.visualize:
-        return None
-    return save_dir / Found(frame, stem, np.zeros((0, 6))).numbered_stem
 
 
 def annotate(found: Found, names: Mapping[int, str], opt: Namespace) -> np.ndarray:
@@ -263,21 +150,26 @@ def plural(name: str, count: int) -> str:
     return name + ("es" if name.endswith(("s", "x", "ch", "sh")) else "s")
 
 
-def frame_line(frame: Frame, shape_hw: tuple[int, int], counts: str, milliseconds: float) -> str:
-    """The log line of one frame."""
-    kind = f"video {frame.index}/{frame.total} ({frame.number}/{frame.frames or '?'})"
-    kind = kind if frame.is_video else f"image {frame.index}/{frame.total}"
-    return f"{kind} {frame.path.resolve()}: {shape_hw[0]}x{shape_hw[1]} {counts}, {milliseconds:.1f}ms"
+def frame_line(found: Found, predictor: Predictor) -> str:
+    """The log line of one frame: which, the size that the network saw, what is in it, the network's time."""
+    frame, (height, width) = found.frame, predictor.seen_hw
+    kind = f"image {frame.index}/{frame.total}"
+    if frame.is_video:
+        kind = f"video {frame.index}/{frame.total} ({frame.number}/{frame.frames or '?'})"
+    place = frame.path.resolve() if frame.seconds is None else frame.path
+    counts = counted(found.detections, predictor.names)
+    return f"{kind} {place}: {height}x{width} {counts}, {predictor.last_ms:.1f}ms"
 
 
-def report(result: Detected, source: FileSource, imgsz: tuple[int, int], *, labels: int) -> None:
+def report(result: Detected, source: Source, imgsz: tuple[int, int], *, labels: int) -> None:
     """Logs speed, what was skipped, where the results are and how many label files are among them. Raises InputError
     where no file could be read."""
+    kind = "streams" if source.live else "files"
     if not result.frames:
-        raise InputError(f"--source: none of the {len(source)} files could be read; the lines above say why")
+        raise InputError(f"--source: none of the {len(source)} {kind} could be read; the lines above say why")
     speed = "{:.1f}ms pre-process, {:.1f}ms inference, {:.1f}ms NMS".format(*result.speed_ms)
     LOGGER.info(f"Speed: {speed} per image at shape {(1, 3, *imgsz)}")
     if result.skipped:
-        LOGGER.warning(f"{len(result.skipped)} of {len(source)} files could not be read and were skipped")
+        LOGGER.warning(f"{len(result.skipped)} of {len(source)} {kind} could not be read and were skipped")
     if result.save_dir:
         LOGGER.info(f"Results saved to {result.save_dir}" + (f", {labels} label files in labels" if labels else ""))

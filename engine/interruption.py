@@ -1,4 +1,4 @@
-"""Ctrl+C and the TERM signal of a job scheduler, as a wish that a training looks at between two steps."""
+"""Ctrl+C and the TERM signal of a job scheduler, as a wish that a loop looks at between two steps."""
 
 import signal
 import threading
@@ -7,8 +7,8 @@ from types import FrameType, TracebackType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class TrainingInterrupted(KeyboardInterrupt):
-    """A training that was asked to end has ended. `signum` is the signal that asked."""
+class StoppedBySignal(KeyboardInterrupt):
+    """A run that was asked to end has ended, with its work saved. `signum` is the signal that asked."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)

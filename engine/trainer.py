@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from engine.interruption import TrainingInterrupted
+from engine.interruption import StoppedBySignal
 from engine.training_epoch import mean_losses, trained_batches
 from engine.training_setup import prepare
 from engine.training_state import TrainState
@@ -29,7 +29,7 @@ def train(opt: Namespace, callbacks: Callbacks | None = None) -> Metrics:
     """One training from the options of train.py. Returns the metrics of the best checkpoint; where several processes
     train, those beside rank 0 return the metrics of the last epoch, and call none of the callbacks.
 
-    Raises InputError before anything is written where the input cannot be used, TrainingInterrupted (a
+    Raises InputError before anything is written where the input cannot be used, StoppedBySignal (a
     KeyboardInterrupt) after SIGINT or SIGTERM, when a checkpoint is saved.
     """
     with process_group():
@@ -47,7 +47,7 @@ def run_to_the_end(state: TrainState) -> Metrics:
         if isinstance(error, RuntimeError) and not (worker_died and state.signals.received):
             raise
         tell_of_interruption(state)
-        raise TrainingInterrupted(state.signals.received or signal.SIGINT) from error
+        raise StoppedBySignal(state.signals.received or signal.SIGINT) from error
     finally:
         state.callbacks.run("teardown")
 
@@ -91,17 +91,17 @@ def train_epochs(state: TrainState) -> int:
 
 def stop_as_asked(state: TrainState) -> None:
     """After SIGINT or SIGTERM on any rank: saves last.pt as it stands, in the middle of the epoch, and raises
-    TrainingInterrupted on all."""
+    StoppedBySignal on all."""
     (asked,) = any_rank(state.signals.received is not None)
     if asked:
         write_checkpoints(state, ["last.pt"])
-        raise TrainingInterrupted(state.signals.received or signal.SIGTERM)
+        raise StoppedBySignal(state.signals.received or signal.SIGTERM)
 
 
 def end_validation_as_asked(state: TrainState) -> None:
-    """After SIGINT or SIGTERM: raises TrainingInterrupted, at a batch of a validation, which leaves nothing behind."""
+    """After SIGINT or SIGTERM: raises StoppedBySignal, at a batch of a validation, which leaves nothing behind."""
     if state.signals.received is not None:
-        raise TrainingInterrupted(state.signals.received)
+        raise StoppedBySignal(state.signals.received)
 
 
 def tell_of_interruption(state: TrainState) -> None:
@@ -141,7 +141,7 @@ def validate_ema(state: TrainState) -> Metrics | None:
             single_cls=state.opt.single_cls,
             callbacks=state.callbacks,
         )
-    except TrainingInterrupted:
+    except StoppedBySignal:
         return None
 
 

@@ -1,6 +1,7 @@
 """Files of weights: reads our checkpoints and those of YOLOv5 v6 and v7, builds models from them, writes ours. How a
 stranger's file is opened safely is in models/unpickling.py."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -177,6 +178,23 @@ def strip_optimizer(path: str | Path) -> None:
     state = {name: _halved(tensor) for name, tensor in checkpoint.state.items()}
     _write(path, checkpoint.yaml, checkpoint.names, state, checkpoint.info, None)
     LOGGER.info(f"Optimizer stripped from {path}, {Path(path).stat().st_size / 1e6:.1f}MB")
+
+
+def renew_checkpoint(path: str | Path) -> None:
+    """Makes any readable checkpoint a small one of ours, in place: the averaged weights as float16, no training. A file
+    of another project is kept beside it as <name>.pt.bak, where there is none yet. Raises InputError as read_checkpoint
+    and build_model do."""
+    file, checkpoint = Path(path), read_checkpoint(path)
+    if checkpoint.source == "ours":
+        strip_optimizer(file)
+        return
+    model = build_model(checkpoint)
+    backup = file.with_name(f"{file.name}.bak")
+    if not backup.exists():
+        shutil.copyfile(file, backup)
+    save_checkpoint(file, model=model)
+    strip_optimizer(file)
+    LOGGER.info(f"{file} is now a checkpoint of this project; what it was is in {backup}")
 
 
 def _write(path: str | Path, yaml: dict, names: dict, state: dict, info: dict, training: dict | None) -> None:

@@ -49,8 +49,8 @@ BUILDING = {
     ),
     8: "models/runtime_torch engine/training_options utils/compare_plots",
     9: "models/backends engine/training_state",
-    10: "engine/validation engine/detector engine/training_setup engine/training_epoch",
-    11: "engine/comparer engine/size_study engine/trainer",
+    10: "engine/validation engine/predictor engine/training_setup engine/training_epoch",
+    11: "engine/comparer engine/detector engine/size_study engine/trainer",
     12: "engine/evolver",
     13: "train val detect",
 }

@@ -12,9 +12,10 @@ import pytest
 import detect
 
 ROOT = Path(__file__).resolve().parents[1]
-# Cases of the golden file with one model and no test-time augmentation.
 GOLDEN_CASES = (
     "yolov5n_640",
+    "yolov5n_640_augment",
+    "ensemble_yolov5n_twice",
     "yolov5n_320",
     "yolov5n_640_conf0.1_iou0.6_agnostic",
     "yolov5n_classes0_maxdet2",
@@ -98,7 +99,7 @@ def test_what_is_not_built_is_not_offered():
     text = shell("--help").stdout
     flags = set(re.findall(r"--[a-z-]+", text))
     assert {"--source", "--save-csv", "--vid-stride", "--imgsz", "--img", "--img-size"} <= flags
-    assert not {"--augment", "--update", "--dnn"} & flags
+    assert "--bucket" not in flags
 
 
 def golden_source(case: dict, shared, folder: Path) -> Path:
@@ -113,6 +114,7 @@ def golden_source(case: dict, shared, folder: Path) -> Path:
 def golden_arguments(settings: dict) -> list[str]:
     arguments = ["--imgsz", settings["imgsz"], "--conf-thres", settings["conf"], "--iou-thres", settings["iou"]]
     arguments += ["--max-det", settings["max_det"], *(["--agnostic-nms"] if settings["agnostic"] else [])]
+    arguments += ["--augment"] if settings["augment"] else []
     arguments += ["--classes", *settings["classes"]] if settings["classes"] else []
     return [str(argument) for argument in arguments]
 
@@ -120,10 +122,12 @@ def golden_arguments(settings: dict) -> list[str]:
 @pytest.mark.parametrize("name", GOLDEN_CASES)
 def test_detections_are_those_of_the_reference(name, golden_json, shared, tmp_path):
     case = golden_json("detections")[name]
+    files = case["checkpoint"] if isinstance(case["checkpoint"], list) else [case["checkpoint"]]
     detect.main(
         detect.parse_opt(
             [
-                *("--weights", str(shared(f"weights/{case['checkpoint']}")), "--project", str(tmp_path / "runs")),
+                *("--weights", *(str(shared(f"weights/{file}")) for file in files)),
+                *("--project", str(tmp_path / "runs")),
                 *("--source", str(golden_source(case, shared, tmp_path)), "--device", "cpu"),
                 *("--save-txt", "--save-conf", "--nosave", *golden_arguments(case["settings"])),
             ]

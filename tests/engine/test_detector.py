@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import detect
-from engine import detector
-from engine.detector import class_numbers, counted, image_size, plural
+from engine import predictor as predictor_module
+from engine.detector import counted, plural
+from engine.predictor import class_numbers, image_size
 from models.runtime_torch import TorchBackend
 from utils.annotator import class_colour
 from utils.errors import InputError
@@ -52,7 +53,7 @@ ROWS = [[10, 10, 30, 40, 0.9, 0], [60, 20, 100, 50, 0.8, 1], [61, 21, 99, 51, 0.
 @pytest.fixture
 def seeing(monkeypatch):
     """seeing(rows): the network of the next runs."""
-    return lambda rows: monkeypatch.setattr(detector, "load_backend", lambda *_, **__: TorchBackend(Seer(rows)))
+    return lambda rows: monkeypatch.setattr(predictor_module, "load_backend", lambda *_, **__: TorchBackend(Seer(rows)))
 
 
 @pytest.fixture
@@ -303,15 +304,13 @@ def test_the_newest_best_is_the_default(pictures, seeing, monkeypatch, tmp_path,
     assert str(Path("runs/train/exp/weights/best.pt")) in capsys.readouterr().err
 
 
-def test_half_and_view_img_without_the_means_are_told_and_left_out(pictures, seeing, monkeypatch, capsys):
+def test_view_img_without_the_means_is_told_and_left_out(pictures, seeing, monkeypatch, capsys):
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     seeing(ROWS)
-    assert run(pictures / "one.jpg", half=True, view_img=True, nosave=True).boxes == 3
-    told = capsys.readouterr().err
-    assert "--half is left out" in told
-    assert "--view-img is left out" in told
+    assert run(pictures / "one.jpg", view_img=True, nosave=True).boxes == 3
+    assert "--view-img is left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 
 import train
 from engine import trainer
-from engine.interruption import StopSignals, TrainingInterrupted
+from engine.interruption import StoppedBySignal, StopSignals
 from models.weights import read_checkpoint
 from tests.conftest import ROOT
 from tests.engine.test_trainer import results, same_weights
@@ -111,7 +111,7 @@ def test_a_signal_ends_the_training_at_that_step(hook, at, signum, options, batc
     usual = {"epochs": 3, "batch_size": 2, **options}
     whole = tiny(name="whole", **usual)
     broken = whole.with_name("broken")
-    with pytest.raises(TrainingInterrupted) as caught:
+    with pytest.raises(StoppedBySignal) as caught:
         tiny(name="broken", callbacks=interrupting(hook, at, signum), **usual)
     assert caught.value.signum == signum
     assert f"python train.py --resume {broken / 'weights' / 'last.pt'}" in capfd.readouterr().err
@@ -152,7 +152,7 @@ def test_a_training_in_a_thread_leaves_the_signals_alone(tiny):
     assert ended
 
 
-@pytest.mark.parametrize(("signum", "raised"), [(None, RuntimeError), (signal.SIGTERM, TrainingInterrupted)])
+@pytest.mark.parametrize(("signum", "raised"), [(None, RuntimeError), (signal.SIGTERM, StoppedBySignal)])
 def test_workers_that_a_signal_ended_are_no_error(signum, raised, tiny, monkeypatch):
     """A signal to the whole group of processes ends the loader's workers too, and torch raises RuntimeError then."""
 
@@ -181,7 +181,7 @@ def test_the_random_states_of_a_stopped_run_come_back(tiny, tmp_path):
 
     whole, broken = [], []
     tiny(epochs=3, callbacks=drawing(whole))
-    with pytest.raises(TrainingInterrupted):
+    with pytest.raises(StoppedBySignal):
         tiny(epochs=3, name="broken", callbacks=drawing(broken, stop_at=1))
     train.run(resume=str(tmp_path / "runs" / "broken"), callbacks=drawing(resumed := []))
     assert broken == whole[:2]

@@ -81,3 +81,13 @@ def test_what_cannot_be_loaded_is_told(weights, tmp_path):
         load_backend(tmp_path / "model.doc", CPU)
     with pytest.raises(InputError, match=r"1\.pt knows 1, .*2\.pt knows 2"):
         load_backend([weights[1], weights[2]], CPU)
+
+
+@pytest.mark.parametrize(("fast", "amp"), [(False, None), (True, torch.bfloat16)])
+def test_half_is_what_the_device_is_fast_at(weights, monkeypatch, capsys, fast, amp):
+    monkeypatch.setattr("utils.torch_utils.supports_bf16_cpu", lambda: fast)
+    backend = load_backend(weights[2], CPU, half=True)
+    assert backend.amp is amp
+    assert ("--half is left out" in capsys.readouterr().err) is not fast
+    with torch.inference_mode():
+        assert backend(torch.rand(1, 3, 64, 64)).dtype == torch.float32

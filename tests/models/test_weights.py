@@ -14,6 +14,7 @@ from models.weights import (
     build_model,
     load_model,
     read_checkpoint,
+    renew_checkpoint,
     save_checkpoint,
     strip_optimizer,
     transfer_weights,
@@ -394,3 +395,25 @@ def test_load_model_is_ready_for_inference(tiny, tmp_path):
         assert not model.training
         assert not any(parameter.requires_grad for parameter in model.parameters())
         assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) is not fuse
+
+
+def test_renewing_makes_a_small_checkpoint_of_ours_and_keeps_the_others(shared, tmp_path):
+    file = tmp_path / "yolov5n.pt"
+    file.write_bytes(shared("weights/yolov5n.pt").read_bytes())
+    before = load_model(file)
+    renew_checkpoint(file)
+    renew_checkpoint(file)  # now one of ours
+    checkpoint = read_checkpoint(file)
+    assert (checkpoint.source, checkpoint.training, checkpoint.names) == ("ours", None, before.names)
+    images = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(load_model(file)(images)[0], before(images)[0])
+    assert (tmp_path / "yolov5n.pt.bak").read_bytes() == shared("weights/yolov5n.pt").read_bytes()
+
+
+def test_renewing_drops_what_a_training_needs(tmp_path):
+    model = DetectionModel("yolov5n.yaml", nc=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save_checkpoint(tmp_path / "last.pt", model=model, optimizer=optimizer, epoch=3)
+    renew_checkpoint(tmp_path / "last.pt")
+    assert read_checkpoint(tmp_path / "last.pt").training is None
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
