@@ -25,13 +25,13 @@ BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
     "utils/bootstrap utils/memory utils/frames engine/interruption",
     1: "utils/callbacks utils/distributed utils/hyp utils/files utils/torch_utils utils/label_files utils/video "
-    "utils/surviving models/backend",
+    "utils/surviving utils/extras models/backend models/export_metadata",
     2: (
         "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml models/ensemble utils/nms "
         "utils/loss utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator "
         "utils/figures utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits utils/optim "
         "utils/autoanchor utils/logger_csv utils/coco utils/attention utils/logged_run utils/evolution utils/downloads "
-        "utils/screen"
+        "utils/screen models/export_options"
     ),
     3: (
         "models/blocks_dynamic utils/logger_tensorboard utils/logger_wandb utils/logger_mlflow utils/study "
@@ -48,7 +48,7 @@ BUILDING = {
         "engine/validator utils/comparison"
     ),
     8: "models/runtime_torch engine/training_options utils/compare_plots",
-    9: "models/backends engine/training_state",
+    9: "models/backends models/export_formats engine/training_state",
     10: "engine/validation engine/predictor engine/training_setup engine/training_epoch",
     11: "engine/comparer engine/detector engine/size_study engine/trainer",
     12: "engine/evolver",

@@ -1,0 +1,96 @@
+"""The formats of export.py: one row and one function each. How to convert is in models/export_*.py, whose heavy packages
+are imported when a function is called; how the files are run is in models/backends.py."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.export_options import ExportOptions
+from models.yolo import DetectionModel
+from utils.extras import need
+
+Export = Callable[[DetectionModel, Path, ExportOptions], Path]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A row of the table.
+
+    Attributes:
+        name: what --include calls it.
+        suffix: of its file or folder, after the stem of the weights: .onnx, _openvino_model.
+        export: (network in eval mode, fused and without gradients, file, options) -> what it wrote, the file. The file
+            or folder does not exist yet, its directory does; the exporter moves it to its place when it is whole.
+        requirements: the requirements file whose packages it needs, "" for none.
+        packages: names by which these are imported.
+        flags: those fields of ExportOptions that act, of the ones in CHOICES.
+        why_not_run: says why no runtime here can run the file, so that nothing can be compared; "" where one can.
+    """
+
+    name: str
+    suffix: str
+    export: Export
+    requirements: str = ""
+    packages: tuple[str, ...] = ()
+    flags: frozenset[str] = frozenset()
+    why_not_run: Callable[[], str] = str
+
+    def check_packages(self) -> None:
+        """Raises InputError, with the command that installs them, where a package is missing."""
+        need(self.packages, self.requirements, purpose=f"--include {self.name}")
+
+
+CHOICES = frozenset(
+    {"half", "int8", "dynamic", "simplify", "opset", "nms", "train", "optimize", "inplace", "workspace"}
+)
+
+
+def _torchscript(model: DetectionModel, file: Path, options: ExportOptions) -> Path:
+    from models.export_torchscript import export_torchscript
+
+    return export_torchscript(model, file, options)
+
+
+def _onnx(model: DetectionModel, file: Path, options: ExportOptions) -> Path:
+    from models.export_onnx import export_onnx
+
+    return export_onnx(model, file, options)
+
+
+def _openvino(model: DetectionModel, file: Path, options: ExportOptions) -> Path:
+    from models.export_openvino import export_openvino
+
+    return export_openvino(model, file, options)
+
+
+EXPORT_REQUIREMENTS = "requirements-export.txt"
+ROWS = (
+    Format(
+        "torchscript",
+        ".torchscript",
+        _torchscript,
+        flags=frozenset({"half", "dynamic", "train", "optimize", "inplace"}),
+    ),
+    Format(
+        "onnx",
+        ".onnx",
+        _onnx,
+        EXPORT_REQUIREMENTS,
+        ("onnx", "onnxruntime"),
+        flags=frozenset({"half", "dynamic", "simplify", "opset", "nms"}),
+    ),
+    Format(
+        "openvino",
+        "_openvino_model",
+        _openvino,
+        EXPORT_REQUIREMENTS,
+        ("openvino",),
+        flags=frozenset({"half", "int8", "dynamic"}),
+    ),
+)
+EXPORTERS: dict[str, Format] = {row.name: row for row in ROWS}
+
+
+def export_formats() -> tuple[Format, ...]:
+    """All formats, in the order in which they are told."""
+    return ROWS

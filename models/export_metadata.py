@@ -1,0 +1,185 @@
+"""What an exported file tells of its network: stride, class names, sizes. Written by models/export_*.py, read by
+models/runtime_*.py with suspicion, as files come from strangers. Not for the network itself."""
+
+import ast
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils.errors import InputError
+
+LONGEST = 1_000_000  # characters of one text: Objects365 has 5,000
+MOST_CLASSES = 100_000
+DEFAULT_STRIDE = 32
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Facts that stand in an exported file.
+
+    Attributes:
+        names: class names by class number, 0 to nc - 1; empty where a file does not tell.
+        stride: pixels; image sides are multiples of it.
+        imgsz: (height, width) in pixels that was exported; None where a file does not tell.
+        batch: images at a time.
+        dynamic: batch, height and width are free.
+        task: always detect.
+        nms: the settings of the suppression inside the file (models.export_options.Suppression), None without one.
+        train: the file gives the heads' raw maps.
+        trained_with: what is known of the training: data (path of the data YAML), single_cls.
+    """
+
+    names: dict[int, str]
+    stride: int = DEFAULT_STRIDE
+    imgsz: tuple[int, int] | None = None
+    batch: int = 1
+    dynamic: bool = False
+    task: str = "detect"
+    nms: dict[str, Any] | None = None
+    train: bool = False
+    trained_with: dict[str, Any] = field(default_factory=dict)
+
+    def as_texts(self) -> dict[str, str]:
+        """A text for each fact, for formats that keep pairs of texts. `names` is written as a Python dict, which
+        YOLOv5 from v6.1 on reads too."""
+        texts = {key: json.dumps(value) for key, value in asdict(self).items()}
+        return {**texts, "names": repr(self.names), "task": self.task}
+
+    def as_json(self) -> str:
+        """One text, for formats that keep one, and for a file beside the network."""
+        return json.dumps(asdict(self))
+
+    def named(self, nc: int, file: Path) -> dict[int, str]:
+        """The class names for a network with that many classes: class0, class1, ... where the file tells none. Raises
+        InputError where it tells another number of them."""
+        names = self.names or {cls: f"class{cls}" for cls in range(nc)}
+        if len(names) != nc:
+            raise InputError(f"{file}: it predicts {nc} classes, but names {len(names)} of them")
+        return names
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+def from_json(text: str | bytes, file: Path) -> Metadata:
+    """The inverse of as_json, and v6.1's config.txt of TorchScript. Raises InputError for what is neither."""
+    try:
+        content = json.loads(text[:LONGEST])
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: its metadata cannot be read: {_short(error)}") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"{file}: its metadata should be a mapping, got {type(content).__name__}")
+    return from_values(content, file)
+
+
+def from_texts(texts: Mapping[str, str], file: Path) -> Metadata:
+    """The inverse of as_texts; also what YOLOv5 v6.1 and later write. Facts that it does not know are passed over.
+    Raises InputError for one that it knows with a value that it should not have."""
+    known = Metadata.__dataclass_fields__
+    return from_values({key: _value(text, key, file) for key, text in texts.items() if key in known}, file)
+
+
+def from_values(content: Mapping[str, Any], file: Path) -> Metadata:
+    """Metadata from parsed values. What is missing has its default. Raises InputError that names a wrong one."""
+    found = {}
+    shape = content.get("shape")  # v6.1's TorchScript: (batch, channels, height, width)
+    if isinstance(shape, (list, tuple)) and len(shape) == 4 and "imgsz" not in content:
+        content = {**content, "imgsz": shape[2:], "batch": shape[0]}
+    for key, read in READERS.items():
+        value = content.get(key)
+        if value is None:
+            continue
+        try:
+            found[key] = read(value)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise InputError(f"{file}: its metadata has a wrong {key}: {_short(error)}") from error
+    return Metadata(**{"names": {}, **found})
+
+
+def _value(text: Any, key: str, file: Path) -> Any:
+    """The value that a text stands for: JSON, or the literals of Python that v6.1 writes. Nothing of it is run."""
+    if not isinstance(text, str) or len(text) > LONGEST:
+        raise InputError(f"{file}: its metadata has a wrong {key}: a text was expected")
+    if key == "task":
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise InputError(f"{file}: its metadata has a wrong {key}: {text[:60]!r} is no value") from error
+
+
+def _names(value: Any) -> dict[int, str]:
+    """A list or a mapping, whose keys may be texts as JSON has them."""
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
+    if pairs is None or len(value) > MOST_CLASSES:
+        raise ValueError(f"a list or mapping of at most {MOST_CLASSES} names was expected, got {type(value).__name__}")
+    names = {_whole(int(cls)): name for cls, name in pairs}
+    if sorted(names) != list(range(len(names))) or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError("texts for the classes 0, 1, ... were expected")
+    return {cls: names[cls] for cls in sorted(names)}
+
+
+def _whole(value: Any, low: int = 0, high: int = 1_000_000) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        raise ValueError(f"a whole number was expected, got {str(value)[:60]!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{low} to {high} was expected, got {value}")
+    return int(value)
+
+
+def _positive(value: Any) -> int:
+    return _whole(value, low=1)
+
+
+def _sides(value: Any) -> tuple[int, int]:
+    sides = list(value) if isinstance(value, (list, tuple)) else [value] * 2
+    if len(sides) != 2:
+        raise ValueError(f"height and width were expected, got {len(sides)} numbers")
+    return _positive(sides[0]), _positive(sides[1])
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"true or false was expected, got {str(value)[:60]!r}")
+    return value
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"a mapping was expected, got {type(value).__name__}")
+    return {str(key): item for key, item in value.items()}
+
+
+def _trained_with(value: Any) -> dict[str, Any]:
+    facts = _mapping(value)
+    data, single_cls = facts.get("data") or "", facts.get("single_cls") or False
+    if not isinstance(data, str) or not isinstance(single_cls, bool):
+        raise ValueError("data should be a path, and single_cls true or false")
+    return {"data": data, "single_cls": single_cls}
+
+
+def _detect(value: Any) -> str:
+    if value != "detect":
+        raise ValueError(f"detect was expected, got {str(value)[:60]!r}")
+    return value
+
+
+READERS = {
+    "names": _names,
+    "stride": _positive,
+    "imgsz": _sides,
+    "batch": _positive,
+    "dynamic": _truth,
+    "task": _detect,
+    "nms": _mapping,
+    "train": _truth,
+    "trained_with": _trained_with,
+}
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
