@@ -112,7 +112,7 @@ def opened_sinks(opt: Namespace, save_dir: Path | None, names: Mapping[int, str]
     sinks: list[Sink] = []
     try:
         if not opt.nosave:
-            sinks.append(AnnotatedSink(save_dir, vid_stride=opt.vid_stride))
+            sinks.append(AnnotatedSink(save_dir))
         if opt.save_txt:
             sinks.append(LabelSink(save_dir / "labels", with_confidence=opt.save_conf))
         if opt.save_crop:

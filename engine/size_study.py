@@ -40,7 +40,7 @@ class SizePoint:
         return self.model, self.imgsz, *quality, *metrics.speed_ms
 
 
-def run(opt: Namespace, sizes: Sequence[int] = IMAGE_SIZES) -> list[SizePoint]:
+def run(opt: Namespace) -> list[SizePoint]:
     """Validates each of --weights at each image size on the val split; a table in the log, study.csv and study.png in a
     new directory. Raises InputError where the input cannot be used."""
     for flag in FLAGS_OF_ONE_SIZE:
@@ -56,7 +56,7 @@ def run(opt: Namespace, sizes: Sequence[int] = IMAGE_SIZES) -> list[SizePoint]:
     points = [
         point(subject, name, imgsz)
         for subject, name in zip(subjects, model_names(weights), strict=True)
-        for imgsz in sizes
+        for imgsz in IMAGE_SIZES
     ]
     LOGGER.info("\n" + table(points))
     save_csv(points, run_dir / "study.csv")

@@ -108,6 +108,52 @@ def test_options_that_change_no_count(tiny_data, tiny_weights, tmp_path, options
     assert (tmp_path / "exp" / "confusion_matrix.png").exists()
 
 
+def test_the_speed_task_measures_and_leaves_nothing(tiny_data, tiny_weights, tmp_path, capsys):
+    metrics = val.run(data=tiny_data, weights=tiny_weights, task="speed", project=tmp_path, workers=0, device="cpu")
+    assert metrics.images == 2
+    assert min(metrics.speed_ms) > 0
+    assert re.search(
+        r"Speed: [\d.]+ ms preprocess, [\d.]+ ms inference, .* at batch size \d+ and 64 pixels", capsys.readouterr().err
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_study_of_image_sizes(tiny_data, tiny_weights, tmp_path, monkeypatch, capsys):
+    from engine import size_study
+
+    monkeypatch.setattr(size_study, "IMAGE_SIZES", (64, 96))
+    weights = [tiny_weights, tiny_weights]
+    points = val.run(data=tiny_data, weights=weights, task="study", project=tmp_path, workers=0, device="cpu")
+    assert [(point.model, point.imgsz) for point in points] == [
+        (name, size) for name in ("tiny", "tiny (2)") for size in (64, 96)
+    ]
+    assert {file.name for file in (tmp_path / "exp").iterdir()} == {"study.csv", "study.png"}
+    rows = (tmp_path / "exp" / "study.csv").read_text().splitlines()
+    assert rows[0].startswith("model,imgsz,precision,recall,map50,map,")
+    assert [row.split(",")[:2] for row in rows[1:]] == [[point.model, str(point.imgsz)] for point in points]
+    assert re.search(r"^ +tiny \(2\) +96 ", capsys.readouterr().err, re.M)
+
+
+def test_augmentation_and_ensembles_see_more(tiny_data, tiny_weights, tmp_path):
+    options = {"data": tiny_data, "project": tmp_path, "workers": 0, "device": "cpu", "save_txt": True}
+    options |= {"conf_thres": 0, "max_det": 100_000, "iou_thres": 1}
+    counts = []
+    for more in ({}, {"augment": True}, {"weights": [tiny_weights, tiny_weights]}):
+        val.run(**{"weights": tiny_weights, **options, **more})
+        file = sorted(tmp_path.iterdir(), key=lambda path: len(path.name) * 10 + int(path.name[3:] or 1))[-1]
+        counts.append(len((file / "labels" / "0.txt").read_text().splitlines()))
+    assert counts[0] < counts[1]
+    assert counts[2] == 2 * counts[0]
+
+
+def test_hybrid_label_files_have_the_labels_first(tiny_data, tiny_weights, tmp_path):
+    options = {"save_hybrid": True, "save_conf": True, "conf_thres": 0.9}
+    val.run(data=tiny_data, weights=tiny_weights, project=tmp_path, workers=0, device="cpu", **options)
+    rows = np.loadtxt(tmp_path / "exp" / "labels" / "0.txt", ndmin=2)
+    np.testing.assert_allclose(rows[-1], [0, 0.3125, 0.5, 0.375, 0.5, 1], atol=1e-4)  # least confident first
+    assert not (tmp_path / "exp" / "labels" / "1.txt").exists()  # nothing known, nothing found
+
+
 def test_single_cls_takes_weights_of_any_number_of_classes(tiny_data, tiny_weights, tmp_path):
     metrics = val.run(data=tiny_data, weights=tiny_weights, project=tmp_path, workers=0, device="cpu", single_cls=True)
     assert metrics.maps.shape == (1,)
@@ -159,6 +205,9 @@ ERRORS = {
     "batch size": ({"batch_size": 0}, "--batch-size: 1 or more was expected, got 0"),
     "conf without txt": ({"save_conf": True}, "--save-txt"),
     "attention of a static model": ({"attention": True}, "has no dynamic layer"),
+    "files of a study": ({"task": "study", "save_txt": True}, "--save-txt is for one image size"),
+    "attention of a study": ({"task": "study", "attention": True}, "--attention is for one image size"),
+    "no runtime": ({"weights": "model.doc"}, r"expected a file or folder that ends in \.pt"),
 }
 
 
