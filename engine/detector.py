@@ -3,7 +3,7 @@ come from is in utils/sources.py, what is written in utils/outputs.py."""
 
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
@@ -56,15 +56,8 @@ def run(opt: Namespace) -> Detected:
     with open_source(opt.source, vid_stride=opt.vid_stride) as source, StopSignals() as signals:
         predictor = Predictor(opt)
         save_dir = make_run_dir(opt)
-        boxes = 0
         with opened_sinks(opt, save_dir, predictor.names) as sinks:
-            for found in looked_at(source, predictor, opt, save_dir):
-                for sink in sinks:
-                    sink.write(found)
-                boxes += len(found.detections)
-                LOGGER.info(frame_line(found, predictor))
-                if signals.received:
-                    break
+            boxes = save_all(looked_at(source, predictor, opt, save_dir), sinks, predictor, signals)
     result = Detected(save_dir, predictor.frames, boxes, tuple(source.skipped), predictor.mean_ms)
     report(result, source, predictor.imgsz, labels=sum(sink.count for sink in sinks if isinstance(sink, LabelSink)))
     if signals.received and not source.live:
@@ -73,6 +66,19 @@ def run(opt: Namespace) -> Detected:
         for file in chosen_weights(opt.weights):
             renew_checkpoint(file)
     return result
+
+
+def save_all(everything: Iterable[Found], sinks: Sequence[Sink], predictor: Predictor, signals: StopSignals) -> int:
+    """Gives what is found to each sink and a line to the log, until a signal comes. Returns the number of boxes."""
+    boxes = 0
+    for found in everything:
+        for sink in sinks:
+            sink.write(found)
+        boxes += len(found.detections)
+        LOGGER.info(frame_line(found, predictor))
+        if signals.received:
+            break
+    return boxes
 
 
 def looked_at(source: Source, predictor: Predictor, opt: Namespace, save_dir: Path | None) -> Iterator[Found]:

@@ -64,6 +64,8 @@ def run(opt: Namespace) -> Metrics:
     loader = build_loader(subject)
     run_dir = increment_path(Path(opt.project) / opt.name, opt.exist_ok, mkdir=True)
     callbacks, coco = Callbacks(), None
+    if opt.save_hybrid:
+        LOGGER.warning("--save-hybrid adds the labels to the detections: the figures below tell nothing of the model")
     if attention:
         callbacks.register_all(attention)
     if opt.save_txt or opt.save_hybrid:
