@@ -1,131 +1,172 @@
-from pathlib import Path
+import threading
 
 import cv2
 import numpy as np
 import pytest
 
+from tests.utils.loopback import Camera, head, jpeg, serving
+from utils import sources
 from utils.errors import InputError
-from utils.sources import FileSource, find_media
+from utils.media_files import FileSource
+from utils.sources import open_source
+from utils.streams import StreamReader, StreamSource
 from utils.video import VideoSink
+from utils.web_files import WebFileSource
 
 
-def picture(file, size_hw=(12, 16), level=100):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(cv2.imencode(file.suffix, np.full((*size_hw, 3), level, np.uint8))[1].tobytes())
-    return file
-
-
-def video(file, frames=3):
+def video(file, frames=5):
     with VideoSink(file, fps=10, size_wh=(64, 48)) as sink:
         for _ in range(frames):
             sink.write(np.zeros((48, 64, 3), np.uint8))
-    return file
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Pictures with plain, bracketed and non-ASCII names, and files that are none."""
-    for name in ("b.jpg", "a.PNG", "img[1].jpg", "img1.jpg", "数字 é.jpg", "deep/c.jpg", "dir[1]/d.jpg", "dir1/e.jpg"):
-        picture(tmp_path / name)
-    (tmp_path / "notes.md").write_text("none")
-    (tmp_path / "empty").mkdir()
+def folder(tmp_path, monkeypatch):
+    """The working directory: pictures, a video, lists, and things that are called like other sources."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "img[1].jpg", "数字 é.jpg", "7/b.jpg", "screen/c.jpg", "sub[1]/d.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(jpeg(100))
+    video(tmp_path / "v.mp4")
+    lists = {
+        "files.txt": "a.jpg\n\n 数字 é.jpg \nmissing.jpg\n",
+        "streams.txt": "rtsp://127.0.0.1/a\n0\nhttp://127.0.0.1/b\n",
+        "web.txt": "http://127.0.0.1:1/a.jpg\nhttps://127.0.0.1:1/a.mp4\n",
+        "all.streams": "rtsp://127.0.0.1/a\nhttp://127.0.0.1:1/a.mp4\n1\n",
+        "mixed.txt": "a.jpg\nrtsp://user:secret@127.0.0.1/a\n",
+        "mixed.streams": "0\na.jpg\n",
+        "empty.txt": " \n",
+        "empty.streams": "",
+        "local.txt": "file:///etc/hostname\n",
+    }
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
     return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("source", "names"),
+    ("source", "kind", "names"),
     [
-        ("b.jpg", "b.jpg"),
-        ("", "a.PNG b.jpg img1.jpg img[1].jpg 数字_é.jpg"),
-        ("img[1].jpg", "img[1].jpg"),
-        ("img[12].jpg", "img1.jpg"),
-        ("dir[1]", "d.jpg"),
-        ("dir[1]/*.jpg", "d.jpg"),
-        ("dir[1-2]/*.jpg", "e.jpg"),
-        ("数*.jpg", "数字_é.jpg"),
-        ("[ab].*", "a.PNG b.jpg"),
-        ("**/*.jpg", "b.jpg c.jpg d.jpg e.jpg img1.jpg img[1].jpg 数字_é.jpg"),
+        (".", FileSource, "a.jpg img[1].jpg 数字_é.jpg v.mp4"),
+        ("a.jpg", FileSource, "a.jpg"),
+        (" a.jpg ", FileSource, "a.jpg"),
+        ("img[1].jpg", FileSource, "img[1].jpg"),
+        ("sub[1]", FileSource, "d.jpg"),
+        ("*.jpg", FileSource, "a.jpg img[1].jpg 数字_é.jpg"),
+        ("数*", FileSource, "数字_é.jpg"),
+        ("v.mp4", FileSource, "v.mp4"),
+        ("7", FileSource, "b.jpg"),
+        ("screen", FileSource, "c.jpg"),
+        ("files.txt", FileSource, "a.jpg 数字_é.jpg missing.jpg"),
+        ("0", StreamSource, "0"),
+        ("rtsp://user:word@127.0.0.1:554/a?b", StreamSource, "rtsp_127_0_0_1_554_a"),
+        ("RTMP://127.0.0.1/a", StreamSource, "RTMP_127_0_0_1_a"),
+        ("http://127.0.0.1:1/a", StreamSource, "http_127_0_0_1_1_a"),
+        ("https://127.0.0.1:1/a.m3u8", StreamSource, "https_127_0_0_1_1_a_m3u8"),
+        ("streams.txt", StreamSource, "rtsp_127_0_0_1_a 0 http_127_0_0_1_b"),
+        ("all.streams", StreamSource, "rtsp_127_0_0_1_a http_127_0_0_1_1_a_mp4 1"),
+        ("web.txt", WebFileSource, "a.jpg a.mp4"),
     ],
 )
-def test_what_a_source_names(folder, source, names, monkeypatch):
-    expected = [name.replace("_", " ") for name in names.split()]
-    assert sorted(path.name for path in find_media(f"{folder}/{source}" if source else folder)) == sorted(expected)
-    monkeypatch.chdir(folder)
-    assert sorted(path.name for path in find_media(source or ".")) == sorted(expected)
+def test_what_a_source_means(folder, source, kind, names):
+    with open_source(source) as opened:
+        assert type(opened) is kind
+        assert sorted(path.name.replace(" ", "_") for path in opened.paths) == sorted(names.split())
+        assert opened.live == (kind is StreamSource)
+        assert opened.skipped == []
+        assert len(opened) == len(opened.paths) == len(set(opened.paths))
 
 
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("", "expected an image"),
-        ("missing.jpg", "missing.jpg"),
-        ("missing/*.jpg", "nothing match"),
-        ("*.md", "1 other paths match"),
-        ("notes.md", "notes.md"),
-        ("empty", "found none"),
-        ("0", "got 0: webcams, streams and URLs are not built yet"),
-        ("rtsp://127.0.0.1/stream", "got rtsp://127.0.0.1/stream: webcams, streams and URLs are not built yet"),
-        ("http://127.0.0.1/a.jpg?size=[1]", "webcams, streams and URLs are not built yet"),
+        ("", "got nothing"),
+        ("  ", "got nothing"),
+        ("missing", "there is no missing"),
+        ("missing.txt", "there is no missing.txt"),
+        ("*.png", "nothing match"),
+        ("-1", "there is no -1"),
+        ("file:///etc/hostname", "expected an address rtsp://"),
+        ("ftp://127.0.0.1/a.jpg", "expected an address rtsp://"),
+        ("udp://127.0.0.1:1", "expected an address rtsp://"),
+        ("http://", "expected an address rtsp://"),
+        ("http://127.0.0.1:99999/a", "expected an address rtsp://"),
+        ("screen 1 2", "'screen N'"),
+        ("mixed.txt", "expected lines of one kind"),
+        ("mixed.streams", "expected streams or webcams, got a.jpg in mixed.streams"),
+        ("empty.txt", "got no line with text"),
+        ("empty.streams", "got no line with text"),
+        ("local.txt", "file:///etc/hostname"),
     ],
 )
-def test_sources_without_pictures_say_what_was_looked_for(folder, source, told, monkeypatch):
-    monkeypatch.chdir(folder)
+def test_what_means_nothing_is_told(folder, source, told):
     with pytest.raises(InputError) as error:
-        FileSource(source)
+        open_source(source)
     assert told in str(error.value)
+    assert "secret" not in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_list_files(folder, monkeypatch):
-    monkeypatch.chdir(folder / "empty")
-    (folder / "list.txt").write_text("b.jpg\n\n  ./数字 é.jpg \nmissing.jpg\n", encoding="utf-8")
-    source = FileSource(folder / "list.txt")
-    assert [frame.path.name for frame in source] == ["b.jpg", "数字 é.jpg"]
-    assert source.skipped == [Path("missing.jpg")]
-    (folder / "list.txt").write_text(str(folder / "b.jpg"))
-    assert find_media(folder / "list.txt") == [folder / "b.jpg"]
+def test_long_and_odd_addresses_are_no_paths(folder):
+    with open_source(f"http://127.0.0.1:1/{'a' * 5000}?b=*[") as opened:
+        assert len(opened.paths[0].name) <= 60
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\n\n", b"notes.md\n", b"http://127.0.0.1/stream.mp4\n", b"0\n", b"\xff\xfe\x00"]
-)
-def test_list_files_without_paths_are_told_by_name(tmp_path, content):
-    (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(InputError, match=r"list\.txt"):
-        FileSource(tmp_path / "list.txt")
-
-
-def test_broken_files_are_told_by_name_and_the_rest_goes_on(tmp_path, capsys):
-    whole = picture(tmp_path / "a.jpg")
-    (tmp_path / "b.jpg").write_bytes(b"")
-    (tmp_path / "c.png").write_bytes(whole.read_bytes()[:40])
-    (tmp_path / "d.mp4").write_bytes(b"no video")
-    video(tmp_path / "e.mp4")
-    source = FileSource(tmp_path)
-    frames = [(frame.path.name, frame.index, frame.number) for frame in source]
-    assert frames == [("a.jpg", 1, 0), ("e.mp4", 5, 1), ("e.mp4", 5, 2), ("e.mp4", 5, 3)]
-    assert [path.name for path in source.skipped] == ["b.jpg", "c.png", "d.mp4"]
-    told = capsys.readouterr().err
-    assert all(name in told for name in ("b.jpg", "c.png", "d.mp4"))
-    assert len(list(source)) == 4  # may be iterated again
-    assert len(source.skipped) == 3
-
-
-def test_frames_say_what_they_are(tmp_path):
-    picture(tmp_path / "z.jpg", (12, 16), level=50)
-    video(tmp_path / "a.mp4", frames=5)
-    image, *frames = FileSource(tmp_path, vid_stride=2)
-    assert (image.index, image.total, image.is_video, image.fps) == (1, 2, False, 0)
-    assert image.image.shape == (12, 16, 3)
-    assert image.image.mean() == pytest.approx(50, abs=1)
-    assert [(frame.index, frame.number, frame.frames, frame.is_video) for frame in frames] == [
-        (2, 1, 5, True),
-        (2, 3, 5, True),
-        (2, 5, 5, True),
-    ]
-    assert frames[0].fps == pytest.approx(10)
-
-
-def test_the_stride_must_be_at_least_one(folder):
+@pytest.mark.parametrize("stride", [0, -1])
+def test_the_stride_must_be_at_least_one(folder, stride):
     with pytest.raises(InputError, match="vid-stride"):
-        FileSource(folder, vid_stride=0)
+        open_source("a.jpg", vid_stride=stride)
+
+
+def test_the_stride_reaches_videos(folder):
+    with open_source("v.mp4", vid_stride=2) as opened:
+        assert [frame.number for [frame] in opened] == [1, 3, 5]
+
+
+def test_a_path_is_a_source(folder):
+    with open_source(folder / "files.txt") as opened:
+        assert [frame.path.name for [frame] in opened] == ["a.jpg", "数字 é.jpg"]
+        assert [path.name for path in opened.skipped] == ["missing.jpg"]
+
+
+@pytest.mark.parametrize("name", ["a.jpg?size=1", "数字.jpg"])
+def test_a_picture_on_the_web(name):
+    def answer(handler):
+        head(handler)
+        handler.wfile.write(jpeg(100))
+
+    with serving(answer) as server, open_source(f"{server}/{name}") as opened:
+        assert [frame.image.shape for [frame] in opened] == [(48, 64, 3)]
+
+
+@pytest.mark.parametrize("name", ["cam", "cam.jpg"])  # the server's word counts, whatever the name
+def test_a_camera_on_the_web(name):
+    camera = Camera()
+    try:
+        with open_source(camera.url.replace("cam", name), vid_stride=3) as opened:
+            assert opened.live
+            [frame] = next(iter(opened))
+            assert frame.number % 3 == 1
+            assert frame.image.shape == (48, 64, 3)
+    finally:
+        camera.unplug()
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, StreamReader)]
+
+
+def test_the_screen(monkeypatch):
+    opened = []
+    monkeypatch.setattr(sources, "ScreenSource", opened.append)
+    open_source("screen 1 0 0 640 480")
+    assert opened == ["screen 1 0 0 640 480"]
+
+
+def test_frame_by_frame(folder):
+    assert [frame.path.name for frame in sources.FileSource("files.txt")] == ["a.jpg", "数字 é.jpg"]
+
+
+def test_broken_pictures_among_others(folder):
+    (folder / "broken.jpg").write_bytes(cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()[:30])
+    (folder / "none.mp4").write_bytes(b"")
+    with open_source(folder) as opened:
+        assert sum(len(batch) for batch in opened) == 3 + 5
+        assert [path.name for path in opened.skipped] == ["broken.jpg", "none.mp4"]

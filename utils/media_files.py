@@ -1,0 +1,137 @@
+"""Image and video files here: which of them a path, directory, pattern or list means, and their frames. Not for files
+on the web (utils/web_files.py), streams or the screen."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from utils.errors import InputError
+from utils.frames import Frame, Source
+from utils.images import read_image
+from utils.label_files import IMAGE_SUFFIXES
+from utils.log import LOGGER
+from utils.video import VIDEO_SUFFIXES, read_video
+
+GLOB_SIGNS = set("*?[")
+LIST_SUFFIXES = (".txt", ".streams")
+LOOKED_FOR = f"images ({' '.join(IMAGE_SUFFIXES)}) and videos ({' '.join(VIDEO_SUFFIXES)})"
+
+
+class FileSource(Source):
+    """The frames of everything that `source` names; images first, then videos, as YOLOv5 does.
+
+    A file that cannot be read is told in the log, kept in `skipped` and does not stop the rest. Raises InputError where
+    the source does not exist or nothing in it is an image or a video.
+
+    Differs from v6.1: an unreadable file does not stop the run; every vid_stride-th frame is counted from the first; a
+    name with brackets that exists is taken as it stands; entries of a list file are looked for beside it, too.
+    """
+
+    def __init__(self, source: str | Path, *, vid_stride: int = 1) -> None:
+        self.vid_stride = vid_stride
+        self.skipped = []
+        found = find_media(source)
+        self.paths = [path for path in found if not is_video(path)] + [path for path in found if is_video(path)]
+
+    def __iter__(self) -> Iterator[list[Frame]]:
+        self.skipped.clear()
+        for index, path in enumerate(self.paths, start=1):
+            try:
+                yield from read_frames(path, index, len(self), vid_stride=self.vid_stride)
+            except InputError as error:
+                LOGGER.warning(f"{'video' if is_video(path) else 'image'} {index}/{len(self)} skipped: {error}")
+                self.skipped.append(path)
+
+
+def read_frames(path: Path, index: int, total: int, *, vid_stride: int) -> Iterator[list[Frame]]:
+    """The frames of file `index` of `total`, each a batch. Raises InputError where the file cannot be read."""
+    if not is_video(path):
+        yield [Frame(path, read_image(path), index, total)]
+        return
+    if not path.is_file():
+        raise InputError(f"expected a video in {path}, got no such file")
+    for image, number, frames, fps in read_video(path, stride=vid_stride):
+        yield [Frame(path, image, index, total, number=number, frames=frames, fps=fps)]
+
+
+def find_media(source: str | Path) -> list[Path]:
+    """The image and video files that `source` names: itself, those directly in a directory or matching a glob pattern
+    (`**` goes deep), both sorted by name, or those of a list file in its order. Raises InputError where there are
+    none."""
+    if not str(source).strip():
+        raise InputError(f"--source: expected {LOOKED_FOR}, got nothing")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _media_in(path)
+    if path.is_file():
+        return _from_list(path) if path.suffix.lower() in LIST_SUFFIXES else [_checked(path)]
+    if set(str(source)) & GLOB_SIGNS:
+        return _matching(path)
+    raise InputError(f"--source: there is no {source}{_in_working_directory(path)}")
+
+
+def is_video(path: Path) -> bool:
+    """Whether its name is that of a video."""
+    return _suffix(path) in VIDEO_SUFFIXES
+
+
+def is_media(path: Path) -> bool:
+    """Whether its name is that of an image or a video."""
+    return _suffix(path) in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+
+
+def list_lines(list_file: Path) -> list[str]:
+    """The lines of a list with text, without the blanks around it. Raises InputError where there are none."""
+    try:
+        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"--source: expected UTF-8 text with one source a line in {list_file}, got {error}") from error
+    stripped = [line.strip() for line in lines if line.strip()]
+    if not stripped:
+        raise InputError(f"--source: expected one source a line in {list_file}, got no line with text")
+    return stripped
+
+
+def _suffix(path: Path) -> str:
+    return path.suffix.lower().lstrip(".")
+
+
+def _in_working_directory(path: Path) -> str:
+    return "" if path.is_absolute() else f" in {Path.cwd()}"
+
+
+def _checked(path: Path) -> Path:
+    if not is_media(path):
+        raise InputError(f"--source: expected {LOOKED_FOR} or a .txt list, got the file {path}")
+    return path
+
+
+def _media_in(directory: Path) -> list[Path]:
+    found = sorted(path for path in directory.iterdir() if is_media(path) and path.is_file())
+    if not found:
+        raise InputError(f"--source: looked for {LOOKED_FOR} directly in {directory}, and found none")
+    return found
+
+
+def _matching(pattern: Path) -> list[Path]:
+    """Files that match; the leading parts that exist as they stand are no pattern, whatever brackets they have."""
+    literal = Path(pattern.anchor)
+    parts = list(pattern.parts[1:] if pattern.anchor else pattern.parts)
+    while parts and (literal / parts[0]).exists():
+        literal /= parts.pop(0)
+    matches = list(literal.glob(str(Path(*parts))))
+    found = sorted(path for path in matches if is_media(path) and path.is_file())
+    if not found:
+        told = f"{len(matches)} other paths" if matches else "nothing"
+        raise InputError(
+            f"--source: looked for {LOOKED_FOR} matching {pattern}{_in_working_directory(pattern)}, and {told} match"
+        )
+    return found
+
+
+def _from_list(list_file: Path) -> list[Path]:
+    """One path a line. Relative ones are looked for beside the list file, then in the working directory. Files that are
+    missing stay in the list: they are told when their turn comes."""
+    entries = [Path(line).expanduser() for line in list_lines(list_file)]
+    if unusable := [entry for entry in entries if not is_media(entry)]:
+        raise InputError(f"--source: expected {LOOKED_FOR}, got {unusable[0]} in {list_file}")
+    return [beside if (beside := list_file.parent / entry).exists() else entry for entry in entries]

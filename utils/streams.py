@@ -1,0 +1,292 @@
+"""Live streams and webcams: a thread each keeps the newest frame and connects again after a loss. Not for files, here
+or on the web: those wait until we are ready."""
+
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from utils.downloads import checked_url, shown
+from utils.frames import Frame, Source
+from utils.log import LOGGER
+from utils.video import DEFAULT_FPS
+
+SCHEMES = ("rtsp", "rtmp", "http", "https")
+MAX_FPS = 1000  # what is told above this is no rate, but a clock
+LONGEST_NAME = 60  # characters, as in utils/downloads.py
+GLANCE_S = 0.5  # how often the caller's thread wakes up: Windows delivers Ctrl+C only then
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a stream is waited for: seconds to connect, seconds without a frame until it counts as lost, connections
+    in a row without a frame until it is given up (before its first frame, and after it), and the seconds before the
+    next try, doubled each time up to the longest."""
+
+    connect_s: float = 8.0
+    silence_s: float = 5.0
+    first_tries: int = 3
+    tries: int = 8
+    wait_s: float = 1.0
+    longest_wait_s: float = 30.0
+
+    def before_try(self, failed: int) -> float:
+        """Seconds to wait after `failed` connections in a row without a frame."""
+        return min(self.wait_s * 2 ** max(failed - 1, 0), self.longest_wait_s)
+
+    def exhausted(self, failed: int, *, seen: bool) -> bool:
+        """Whether so many failed connections in a row are enough; `seen`: it has had frames."""
+        return failed >= (self.tries if seen else self.first_tries)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Where a stream comes from, what it is called, its number from 1 and how many there are."""
+
+    address: str
+    path: Path
+    index: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"stream {self.index}/{self.total} {shown(self.address)}"
+
+
+class StreamSource(Source):
+    """Batches of the newest frames of streams and webcams: of each that has a new one since it was last asked. Frames
+    that come faster than they are taken are left out, so that there is no growing delay; only of a stream that tells
+    its length, none is.
+
+    The iteration ends when all streams have ended or were given up. Those given up are in `skipped`.
+
+    Args:
+        addresses: rtsp, rtmp, http or https addresses, or the numbers of webcams.
+        vid_stride: takes the 1st frame and every vid_stride-th after it.
+        patience: how long is waited for them.
+
+    Raises InputError where an address is none.
+
+    Differs from v6.1: a batch has only new frames, not old ones again; a loss is told and the stream connected again,
+    given up after some tries, and does not end the others; outputs are called by the whole address, without user,
+    password and query.
+    """
+
+    live = True
+
+    def __init__(self, addresses: Sequence[str], *, vid_stride: int = 1, patience: Patience | None = None) -> None:
+        for address in addresses:
+            if not address.isdecimal():
+                checked_url(address, SCHEMES)
+        self.addresses, self.vid_stride, self.patience = list(addresses), vid_stride, patience or Patience()
+        self.paths = unique_paths([stream_name(address) for address in addresses])
+        self.skipped = []
+        self._readers: list[StreamReader] = []
+
+    def __iter__(self) -> Iterator[list[Frame]]:
+        self.close()
+        self.skipped.clear()
+        news = threading.Condition()
+        self._readers = [
+            StreamReader(Stream(address, path, index, len(self)), self.patience, news, vid_stride=self.vid_stride)
+            for index, (address, path) in enumerate(zip(self.addresses, self.paths, strict=True), start=1)
+        ]
+        with silent_opencv():
+            try:
+                for reader in self._readers:
+                    reader.start()
+                yield from self._batches(news)
+            finally:
+                self.close()
+
+    def close(self) -> None:
+        """Ends all threads; one that waits for a connection or a frame ends when the time for it is over."""
+        for reader in self._readers:
+            reader.end()
+        for reader in self._readers:
+            reader.join_if_started(max(self.patience.connect_s, self.patience.silence_s) + 1)
+
+    def _batches(self, news: threading.Condition) -> Iterator[list[Frame]]:
+        """What is new, until nothing can be new any more."""
+        while True:
+            with news:
+                while not (batch := self._take()) and not all(reader.over for reader in self._readers):
+                    news.wait(GLANCE_S)
+                news.notify_all()  # there is room again
+            self._note_the_ended()
+            if not batch:
+                return
+            yield batch
+
+    def _take(self) -> list[Frame]:
+        return [frame for reader in self._readers if (frame := reader.take())]
+
+    def _note_the_ended(self) -> None:
+        for reader in self._readers:
+            if reader.failure:
+                raise reader.failure
+            if reader.given_up and reader.stream.path not in self.skipped:
+                self.skipped.append(reader.stream.path)
+
+
+class StreamReader(threading.Thread):
+    """Follows one stream until it ends, is given up, or end() is called. `news` is the lock of `frame` and `over`, and
+    tells of their changes."""
+
+    def __init__(self, stream: Stream, patience: Patience, news: threading.Condition, *, vid_stride: int) -> None:
+        super().__init__(name=str(stream), daemon=True)
+        self.stream, self.patience, self.vid_stride = stream, patience, vid_stride
+        self.over = self.given_up = False
+        self.failure: Exception | None = None
+        self._frame: Frame | None = None
+        self._news = news
+        self._ending = threading.Event()
+        self._number = 0  # of the latest picture
+
+    def run(self) -> None:
+        """The thread's work; what goes wrong in it, other than with the stream, is in `failure`."""
+        try:
+            self._follow()
+        except Exception as error:
+            self.failure = error
+        finally:
+            with self._news:
+                self.over = True
+                self._news.notify_all()
+
+    def take(self) -> Frame | None:
+        """The newest frame where it has not been taken yet. To be called with the lock held."""
+        frame, self._frame = self._frame, None
+        return frame
+
+    def end(self) -> None:
+        """Asks the thread to end."""
+        self._ending.set()
+        with self._news:
+            self._news.notify_all()
+
+    def join_if_started(self, seconds: float) -> None:
+        """Waits until the thread has ended, at most so long."""
+        if self.ident is not None:
+            self.join(seconds)
+
+    def _follow(self) -> None:
+        """Connects, receives and, after a loss, waits and connects again."""
+        failed = 0  # connections in a row without a frame
+        while True:
+            before = self._number
+            loss = self._receive()
+            failed = 0 if self._number > before else failed + 1
+            if self._ending.is_set() or not loss:
+                return
+            if self.patience.exhausted(failed, seen=self._number > 0):
+                LOGGER.warning(f"{self.stream} is given up: {loss}, {failed} times in a row")
+                self.given_up = True
+                return
+            wait = self.patience.before_try(failed)
+            LOGGER.warning(f"{self.stream}: {loss}; connecting again in {wait:g} s")
+            self._ending.wait(wait)
+
+    def _receive(self) -> str:
+        """Takes frames from a new connection as long as there are any. Returns how it was lost; nothing where a stream
+        that tells its length has ended."""
+        capture = open_capture(self.stream.address, self.patience)
+        try:
+            if not capture.isOpened():
+                return "no connection"
+            length, fps = told_length(capture), told_fps(capture)
+            received = 0
+            while not self._ending.is_set() and capture.grab():
+                received += 1
+                if received == 1:
+                    LOGGER.info(f"{self.stream}: connected, {told_size(capture)} at {fps:.4g} fps")
+                self._number += 1
+                if (self._number - 1) % self.vid_stride == 0:
+                    self._retrieve(capture, length, fps)
+            return "" if received and length else f"lost after {received} frames"
+        finally:
+            capture.release()
+
+    def _retrieve(self, capture: cv2.VideoCapture, length: int, fps: float) -> None:
+        """Puts the grabbed picture in the place of the one before, taken or not; in a stream of known length once that
+        is taken."""
+        decoded, image = capture.retrieve()
+        if not decoded:
+            LOGGER.warning(f"{self.stream}: frame {self._number} is broken and is skipped")
+            return
+        stream, seconds = self.stream, None if length else time.monotonic()
+        frame = Frame(stream.path, image, stream.index, stream.total, self._number, length, fps, seconds)
+        with self._news:
+            if length:
+                self._news.wait_for(lambda: self._frame is None or self._ending.is_set())
+            self._frame = frame
+            self._news.notify_all()
+
+
+# -------------------------------------------------------------------------------------------------------------- OpenCV
+def open_capture(address: str, patience: Patience) -> cv2.VideoCapture:
+    """A connection, or the try of one: isOpened() tells. Neither it nor a frame takes longer than `patience` says, as
+    far as OpenCV's backend knows such limits (FFmpeg's does, webcams' have their own of 10 s)."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # as in utils/video.py
+    if address.isdecimal():
+        return cv2.VideoCapture(int(address))
+    limits = {
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: patience.connect_s * 1000,
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC: patience.silence_s * 1000,
+    }
+    return cv2.VideoCapture(address, cv2.CAP_FFMPEG, [int(number) for item in limits.items() for number in item])
+
+
+def told_length(capture: cv2.VideoCapture) -> int:
+    """Frames of a stream that has an end; 0 where it tells none."""
+    return max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+
+
+def told_fps(capture: cv2.VideoCapture) -> float:
+    """Frames a second, DEFAULT_FPS where it tells none that can be."""
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return fps if 0 < fps < MAX_FPS else DEFAULT_FPS
+
+
+def told_size(capture: cv2.VideoCapture) -> str:
+    """ "640 x 480" """
+    return f"{capture.get(cv2.CAP_PROP_FRAME_WIDTH):.0f} x {capture.get(cv2.CAP_PROP_FRAME_HEIGHT):.0f}"
+
+
+@contextmanager
+def silent_opencv() -> Iterator[None]:
+    """Without OpenCV's own words on a webcam that is not there; what matters is told here."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+# --------------------------------------------------------------------------------------------------------------- names
+def stream_name(address: str) -> str:
+    """What a stream's outputs are called: a webcam's number, or the address without user, password and query, of
+    letters, digits, `_` and `-`."""
+    if address.isdecimal():
+        return str(int(address))
+    bare = shown(address).partition("?")[0]
+    return re.sub(r"[^\w-]+", "_", bare).strip("_")[:LONGEST_NAME]
+
+
+def unique_paths(names: Sequence[str]) -> list[Path]:
+    """The names as paths, those that were there before (letter case aside) with _2 and so on."""
+    taken: set[str] = set()
+    paths = []
+    for name in names:
+        unique, number = name, 1
+        while unique.casefold() in taken:
+            number += 1
+            unique = f"{name}_{number}"
+        taken.add(unique.casefold())
+        paths.append(Path(unique))
+    return paths
