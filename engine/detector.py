@@ -24,6 +24,8 @@ from utils.outputs import AnnotatedSink, CropSink, CsvSink, Found, LabelSink, Si
 from utils.sources import Source, open_source
 from utils.speed import Speed
 
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED_PICTURES = "data/images"  # the default of --source
 SAVING = ("save_txt", "save_csv", "save_crop", "visualize")  # what needs a run directory beside the annotated pictures
 NOTHING = np.zeros((0, 6), np.float32)
 RANGES = {
@@ -53,7 +55,7 @@ def run(opt: Namespace) -> Detected:
     used; a file or stream among others that cannot be read is told and skipped. Ctrl+C is how one ends a stream; in
     files it ends the run with what is done so far, and StoppedBySignal is raised."""
     check_options(opt)
-    with open_source(opt.source, vid_stride=opt.vid_stride) as source, StopSignals() as signals:
+    with open_source(here_or_shipped(opt.source), vid_stride=opt.vid_stride) as source, StopSignals() as signals:
         predictor = Predictor(opt)
         save_dir = make_run_dir(opt)
         with opened_sinks(opt, save_dir, predictor.names) as sinks:
@@ -102,6 +104,12 @@ def check_options(opt: Namespace) -> None:
     sides = image_size(opt)
     if len(sides) != 2 or min(sides) < 1:
         raise InputError(f"--imgsz: expected one side or height and width in pixels, got {opt.imgsz}")
+
+
+def here_or_shipped(source: str | Path) -> str | Path:
+    """The source; the repository's own pictures where the default's are asked for in another directory."""
+    shipped = ROOT / SHIPPED_PICTURES
+    return shipped if str(source) == SHIPPED_PICTURES and not Path(source).exists() else source
 
 
 def make_run_dir(opt: Namespace) -> Path | None:
