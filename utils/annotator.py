@@ -5,7 +5,9 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from utils.fonts import font_for
 
 Rgb = tuple[int, int, int]
 Rect = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels
@@ -19,7 +21,8 @@ PALETTE_HEX = (
 PALETTE: tuple[Rgb, ...] = tuple(
     (int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)) for code in PALETTE_HEX.split()
 )
-SMALLEST_FONT = 9  # px; below that the default font's letters run together
+SMALLEST_FONT, USUAL_FONT = 9, 11  # px; below the first the default font's letters run together
+MOST_HIDDEN = 0.4  # of a picture, by labels: on thumbnails the boxes must still be seen
 
 
 def class_colour(index: int) -> Rgb:
@@ -33,29 +36,26 @@ def readable_on(colour: Rgb) -> Rgb:
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else (255, 255, 255)
 
 
-@lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
-
-
 @lru_cache(maxsize=2048)
 def _text_width(text: str, font_size: int) -> int:
-    return int(np.ceil(_font(font_size).getlength(text)))
+    return int(np.ceil(font_for(text, font_size).getlength(text)))
 
 
 @lru_cache(maxsize=1024)
 def label_tile(text: str, font_size: int, background: Rgb) -> np.ndarray:
     """The text on a plate of the background colour: uint8 (h, w, 3) BGR, just large enough. Kept for the next caller:
     do not write into it."""
-    ascent, descent = _font(font_size).getmetrics()
+    font = font_for(text, font_size)
+    ascent, descent = font.getmetrics()
     margin = max(font_size // 4, 2)
     plate = Image.new("RGB", (_text_width(text, font_size) + 2 * margin, ascent + descent + margin), background)
-    ImageDraw.Draw(plate).text((margin, margin // 2), text, fill=readable_on(background), font=_font(font_size))
+    ImageDraw.Draw(plate).text((margin, margin // 2), text, fill=readable_on(background), font=font)
     return np.ascontiguousarray(np.asarray(plate)[..., ::-1])
 
 
 def fit_label(text: str, font_size: int, max_width: int) -> tuple[str, int]:
-    """(text, font size) that fits max_width pixels: a smaller font first, down to SMALLEST_FONT, then fewer letters."""
+    """(text, font size) that fits max_width pixels: a smaller font first, down to SMALLEST_FONT, then without the last
+    word, then fewer letters."""
 
     def fits(candidate: str, size: int) -> bool:
         return _text_width(candidate, size) + 2 * max(size // 4, 2) <= max_width
@@ -64,9 +64,9 @@ def fit_label(text: str, font_size: int, max_width: int) -> tuple[str, int]:
     for size in range(font_size, smallest - 1, -1):
         if fits(text, size):
             return text, size
-    for length in range(len(text) - 1, 0, -1):
-        if fits(f"{text[:length]}…", smallest):
-            return f"{text[:length]}…", smallest
+    for length in (text.rfind(" "), *range(len(text) - 1, 0, -1)):
+        if length > 0 and fits(shortened := f"{text[:length].rstrip()}…", smallest):
+            return shortened, smallest
     return text[:1], smallest
 
 
@@ -75,14 +75,21 @@ def automatic_line_width(mean_side: float) -> int:
     return max(round(mean_side * 0.003), min(3, round(mean_side * 0.007)), 1)
 
 
+def automatic_font_size(mean_side: float) -> int:
+    """Pixels for a picture of that mean side: USUAL_FONT in small ones, less on thumbnails, more in large ones."""
+    return max(round(mean_side * 0.022), min(USUAL_FONT, round(mean_side * 0.08)), SMALLEST_FONT)
+
+
 class Annotator:
     """Draws on a copy of one BGR picture, uint8 (h, w, 3).
 
     Boxes are drawn at once, labels when `result` is called: so no box cuts through a label, and labels keep off each
-    other where there is room (the last box added chooses first: add the most confident one last).
+    other where there is room (the last box added chooses first: add the most confident one last). Where labels would
+    hide more than MOST_HIDDEN of the picture, the last to choose are left out, never all.
 
-    Differs from v6.1: the font is Pillow's own at a size that follows the picture's, nothing is downloaded; long labels
-    shrink and are shortened rather than leave the picture.
+    Differs from v6.1: the font is Pillow's own, or one of this computer that has the letters, at a size that follows
+    the picture's; nothing is downloaded; long labels shrink and are shortened rather than leave the picture; thumbnails
+    are not hidden by labels.
     """
 
     def __init__(self, image: np.ndarray, *, line_width: int | None = None, font_size: int | None = None) -> None:
@@ -91,7 +98,7 @@ class Annotator:
         self.image = np.array(image, order="C")
         mean_side = (image.shape[0] + image.shape[1]) / 2
         self.line_width = line_width or automatic_line_width(mean_side)
-        self.font_size = font_size or max(round(mean_side * 0.022), 11)
+        self.font_size = font_size or automatic_font_size(mean_side)
         self._labels: list[tuple[Rect, str, Rgb]] = []
 
     def box(self, xyxy: Sequence[float], label: str = "", colour: Rgb = (128, 128, 128)) -> None:
@@ -107,8 +114,12 @@ class Annotator:
         """The finished picture, BGR uint8 (h, w, 3)."""
         taken: list[Rect] = []
         placed = []
+        room = MOST_HIDDEN * self.image.shape[0] * self.image.shape[1]
         for rect, label, colour in reversed(self._labels):
             tile = label_tile(*fit_label(label, self.font_size, self.image.shape[1]), colour)
+            room -= tile.shape[0] * tile.shape[1]
+            if room < 0 and taken:
+                break
             place = self._place(rect, tile, taken)
             taken.append(place)
             placed.append((place, tile))

@@ -4,13 +4,13 @@ two are different sums."""
 import contextlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
-from utils.boxes import xyxy2xywh
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.log import LOGGER
@@ -58,11 +58,32 @@ def annotation_ids(annotations: Path) -> tuple[dict[str, int], dict[str, int]]:
         ) from error
 
 
+def image_id(stem: str) -> int | str:
+    """The id of an image without annotations: its file stem, as a number if it is one, as COCO names its images."""
+    return int(stem) if stem.isdecimal() else stem
+
+
+def result_rows(image: int | str, detections: np.ndarray, categories: Sequence[int]) -> list[dict[str, Any]]:
+    """Rows of COCO's results format: [left, top, width, height] in pixels to 3 decimals, score to 5.
+
+    detections: (n, 6) [x1, y1, x2, y2, confidence, class] in pixels; categories: the id of each class.
+    """
+    return [
+        {
+            "image_id": image,
+            "category_id": categories[int(cls)],
+            "bbox": [round(side, 3) for side in (x1, y1, x2 - x1, y2 - y1)],
+            "score": round(confidence, 5),
+        }
+        for x1, y1, x2, y2, confidence, cls in detections.astype(float).tolist()
+    ]
+
+
 class CocoResults:
     """Gathers the detections of images, as COCO's results format wants them: one row a box.
 
-    annotations: where there are any, images and classes get the ids that they have there. Else an image's id is its
-    file stem, as a number if it is one (COCO names its images so), and classes are numbered by category_ids.
+    annotations: where there are any, images and classes get the ids that they have there. Else images are numbered by
+    image_id, classes by category_ids.
     """
 
     def __init__(self, names: Mapping[int, str], annotations: Path | None = None) -> None:
@@ -75,20 +96,9 @@ class CocoResults:
     def add(self, path: str, detections: Tensor) -> None:
         """Detections of one image: (n, 6) [x1, y1, x2, y2, confidence, class], pixels of the image file."""
         stem = Path(path).stem
-        image = self.ids.get(stem, int(stem) if stem.isdecimal() else stem)
+        image = self.ids.get(stem, image_id(stem))
         self.images.append(image)
-        boxes = detections.cpu().double()
-        xywh = xyxy2xywh(boxes[:, :4])
-        xywh[:, :2] -= xywh[:, 2:] / 2  # centre -> top left corner
-        for box, (confidence, cls) in zip(xywh.tolist(), boxes[:, 4:].tolist(), strict=True):
-            self.rows.append(
-                {
-                    "image_id": image,
-                    "category_id": self.categories[int(cls)],
-                    "bbox": [round(side, 3) for side in box],
-                    "score": round(confidence, 5),
-                }
-            )
+        self.rows += result_rows(image, detections.cpu().numpy(), self.categories)
 
     def save(self, file: Path) -> None:
         """Writes the rows as JSON, atomically."""

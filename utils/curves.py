@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utils.annotator import PALETTE_HEX
-from utils.figures import INK, SOFT_INK, add_legend, new_figure, save_figure, style_axes
+from utils.figures import INK, SOFT_INK, add_legend, chart_names, new_figure, save_figure, style_axes
 from utils.metrics import AveragePrecision
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ COLOURS = PALETTE_HEX.split()  # a class has one colour in all pictures
 def plot_curves(scores: AveragePrecision, save_dir: str | Path, names: Mapping[int, str]) -> None:
     """Writes PR_curve.png, F1_curve.png, P_curve.png, R_curve.png: a line a class that has labels, and the mean."""
     save_dir, curves = Path(save_dir), scores.curves
+    names = chart_names(names)
     labels = {int(cls): names.get(int(cls), str(cls)) for cls in scores.classes}
     _plot_precision_recall(scores, labels, save_dir / "PR_curve.png")
     for stem, quantity, values in (
@@ -91,6 +92,7 @@ def plot_confusion_matrix(matrix: np.ndarray, file: str | Path, names: Mapping[i
         _write_shares(axes[0, 0], shares)
     style_axes(axes[0, 0], "Confusion matrix, shares of each true class", x_label="True", y_label="Predicted", grid="")
     if nc <= NAMED_CELLS:
+        names = chart_names(names)
         texts = [names.get(cls, str(cls)) for cls in range(nc)] + ["background"]
         size = 8 if nc <= NUMBERED_CELLS else 5
         axes[0, 0].set_xticks(range(nc + 1), texts, rotation=90, fontsize=size)

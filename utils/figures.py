@@ -1,10 +1,12 @@
 """The one look of our charts: matplotlib figures without pyplot and its global state. What is charted: utils/plots.py,
 utils/curves.py."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.files import atomic_write
+from utils.fonts import chart_family, drawable_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,8 +46,25 @@ def add_legend(axes: "Axes", **options: Any) -> None:
     axes.legend(**{"frameon": False, "fontsize": 8, "labelcolor": INK, **options})
 
 
+def chart_names(names: Mapping[int, str]) -> dict[int, str]:
+    """Class names as charts show them: drawable_names, and $ as itself, where matplotlib would begin a formula."""
+    return {number: name.replace("$", r"\$") for number, name in drawable_names(names).items()}
+
+
+def use_fonts_with_the_letters_(figure: "Figure") -> None:
+    """Gives each text of the figure, in place, a font that has the letters which matplotlib's own lacks."""
+    from matplotlib.text import Text
+
+    for axes in figure.axes:
+        axes.get_xticklabels(), axes.get_yticklabels()  # writes the ticks' texts, which else drawing does
+    for text in figure.findobj(Text):
+        if family := chart_family(text.get_text()):
+            text.set_fontfamily([*text.get_fontfamily(), family])
+
+
 def save_figure(figure: "Figure", file: str | Path, *, dpi: int = 160) -> None:
     """Writes the figure in the format of the file's suffix, atomically."""
     file = Path(file)
+    use_fonts_with_the_letters_(figure)
     with atomic_write(file) as stream:
         figure.savefig(stream, dpi=dpi, format={"jpg": "jpeg"}.get(file.suffix[1:], file.suffix[1:]))

@@ -1,11 +1,15 @@
-"""What a detection leaves behind: annotated pictures and videos, label files, crops, a table, a window. Each is a sink
-with write() and close(); which of them are open is for engine/detector.py to say."""
+"""What a detection leaves behind: annotated pictures and videos, label files, crops, tables, a window. Each is a sink
+with write() and close(), and Sinks is several of them; which are open is for engine/detector.py to say."""
 
 import csv
+import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,13 +19,18 @@ import numpy as np
 
 from utils.annotator import crop_box
 from utils.boxes import xyxy2xywhn
+from utils.coco import category_ids, image_id, result_rows
 from utils.errors import InputError
+from utils.label_files import IMAGE_SUFFIXES
 from utils.log import LOGGER
 from utils.sources import Frame
-from utils.video import VideoSink
+from utils.surviving import survives
+from utils.video import VideoSink, usable_fps
 
 WRITABLE = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # what OpenCV encodes; others become .jpg
 CSV_HEADER = ("Image Name", "Prediction", "Confidence", "Frame", "x1", "y1", "x2", "y2")
+JSON_END = b"\n]\n"
+SCREEN_WH = (1280, 800)  # px; larger pictures are shown smaller, in windows of this size at most
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class Found:
 
     @property
     def numbered_stem(self) -> str:
-        """The stem, in a video with the frame's number: what label files are called."""
+        """The stem, in a video or stream with the frame's number: what label files and crops are called."""
         return f"{self.stem}_{self.frame.number}" if self.frame.is_video else self.stem
 
 
@@ -56,19 +65,63 @@ class Sink(Protocol):
         """Finishes what is open."""
 
 
+class Sinks:
+    """Several sinks as one, by what they write: {"annotated pictures": AnnotatedSink(...)}. Where one of them fails (a
+    disk is full, a directory read-only), the log tells what and why, it gets no more frames of that picture, video or
+    stream, and everything else goes on. Use as a context manager, or call close().
+
+    failed: what is not complete, such as "labels of street", in the order in which it failed.
+    """
+
+    def __init__(self, sinks: Mapping[str, Sink]) -> None:
+        self._sinks = dict(sinks)
+        self.failed: list[str] = []
+
+    def write(self, found: Found) -> None:
+        """Adds one frame to each."""
+        for name, sink in self._sinks.items():
+            self._try(f"writing {name} of {found.stem}", lambda sink=sink: sink.write(found))
+
+    def close(self) -> None:
+        """Finishes all of them."""
+        for name, sink in self._sinks.items():
+            self._try(f"finishing {name}", sink.close)
+
+    def _try(self, what: str, action: Callable[[], None]) -> None:
+        if what not in self.failed and not survives(what, action):
+            self.failed.append(what)
+
+    def __enter__(self) -> "Sinks":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
 def unique_stems(paths: Sequence[Path]) -> dict[Path, str]:
-    """The name of each file's outputs: its stem, and where two files share one (bus.jpg, bus.png, other/bus.jpg) bus_2
-    and so on for the later ones. Letter case does not tell two apart, as on some file systems."""
+    """The name of each input's outputs: its stem, and where two share one (bus.jpg, bus.png, other/bus.jpg) bus_2 and
+    so on for the later ones. Letter case does not tell two apart, as on some file systems. clip.mp4 beside the picture
+    clip_7.jpg is clip_2, as its frame 7 would have the picture's name; what is no image counts as a video."""
     stems: dict[Path, str] = {}
-    taken = {""}
-    for path in paths:
-        stem, number = path.stem, 1
-        while path not in stems and stem.casefold() in taken:
+    taken, videos, numbered = {""}, set(), set()  # all stems; those of videos; those of pictures less their number
+
+    def is_free(stem: str, is_video: bool) -> bool:
+        return stem not in taken and (stem not in numbered if is_video else _without_number(stem) not in videos)
+
+    for path in dict.fromkeys(paths):
+        stem, number, is_video = path.stem, 1, path.suffix.lower().lstrip(".") not in IMAGE_SUFFIXES
+        while not is_free(stem.casefold(), is_video):
             number += 1
             stem = f"{path.stem}_{number}"
-        stems.setdefault(path, stem)
+        stems[path] = stem
         taken.add(stem.casefold())
+        (videos if is_video else numbered).add(stem.casefold() if is_video else _without_number(stem.casefold()))
     return stems
+
+
+def _without_number(stem: str) -> str:
+    """clip_7 -> clip; a stem that does not end so as it is."""
+    return re.sub(r"_\d+$", "", stem)
 
 
 def safe_file_name(name: str) -> str:
@@ -88,31 +141,46 @@ def write_image(file: Path, image: np.ndarray) -> Path:
 
 
 class AnnotatedSink:
-    """Pictures with their source's name, and one .mp4 for each video, at the speed at which it plays."""
+    """Pictures with their source's name, and one .mp4 for each video and stream, at the speed at which it plays; a
+    frame of another size than the first one's is fitted into it.
 
-    def __init__(self, directory: Path, *, vid_stride: int = 1) -> None:
+    Args:
+        live: the frames are of streams, side by side: one that does not tell its length plays as it came, by the clock
+            (seconds). Else videos come one after the other, and each plays at its own rate.
+
+    Differs from v6.1: a stream from which frames are dropped plays at its true speed, not faster.
+    """
+
+    def __init__(self, directory: Path, *, live: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self.directory = directory
-        self.vid_stride = vid_stride
-        self._video: VideoSink | None = None
-        self._video_stem = ""
+        self.live = live
+        self._clock = clock
+        self._videos: dict[str, VideoSink] = {}
 
     def write(self, found: Found) -> None:
         """Saves the annotated picture."""
-        if not found.frame.is_video:
-            write_image(self.directory / f"{found.stem}{found.frame.path.suffix}", found.annotated)
+        frame = found.frame
+        if not frame.is_video:
+            write_image(self.directory / f"{found.stem}{frame.path.suffix}", found.annotated)
             return
-        if self._video is None or self._video_stem != found.stem:
-            self.close()
+        in_time = self.live and not frame.frames
+        seconds = self._clock() if in_time else (frame.number - 1) / usable_fps(frame.fps)
+        self._video(found).write(found.annotated, seconds)
+
+    def _video(self, found: Found) -> VideoSink:
+        if found.stem not in self._videos:
+            if not self.live:
+                self.close()  # the video before this one has ended
             height, width = found.annotated.shape[:2]
-            file, fps = self.directory / f"{found.stem}.mp4", found.frame.fps / self.vid_stride
-            self._video, self._video_stem = VideoSink(file, fps=fps, size_wh=(width, height)), found.stem
-        self._video.write(found.annotated)
+            file = self.directory / f"{found.stem}.mp4"
+            self._videos[found.stem] = VideoSink(file, fps=found.frame.fps, size_wh=(width, height))
+        return self._videos[found.stem]
 
     def close(self) -> None:
-        """Finishes the last video."""
-        if self._video is not None:
-            self._video.close()
-            self._video = None
+        """Finishes all videos, also where one of them fails."""
+        with ExitStack() as stack:
+            while self._videos:
+                stack.callback(self._videos.popitem()[1].close)
 
 
 class LabelSink:
@@ -150,27 +218,33 @@ def label_lines(detections: np.ndarray, size_hw: tuple[int, int], *, with_confid
 
 
 class CropSink:
-    """crops/<class>/<stem>.jpg, <stem>2.jpg, ...: each detection cut out of the picture without boxes. Nothing that is
-    there is overwritten."""
+    """crops/<class>/<stem>[_frame].jpg, then <stem>2.jpg, <stem>3.jpg (in videos <stem>_<frame>-2.jpg): each detection
+    cut out of the picture without boxes, the most confident first. Nothing that is there is overwritten.
+
+    Differs from v6.1: crops of videos have their frame's number.
+    """
 
     def __init__(self, directory: Path, names: Mapping[int, str]) -> None:
         self.directory = directory
         self.names = names
-        self._used: dict[tuple[int, str], int] = {}
 
     def write(self, found: Found) -> None:
         """Saves the frame's crops."""
+        counts: Counter[Path] = Counter()
         for *xyxy, _, cls in found.detections:
             crop = crop_box(found.frame.image, xyxy)
             if crop.size:
-                write_image(self._free_file(int(cls), found.stem), crop)
+                write_image(self._free_file(found, self.directory / safe_file_name(self.names[int(cls)]), counts), crop)
 
-    def _free_file(self, cls: int, stem: str) -> Path:
-        folder = self.directory / safe_file_name(self.names[cls])
+    @staticmethod
+    def _free_file(found: Found, folder: Path, counts: Counter[Path]) -> Path:
+        """The next file in a class's folder that is not there; counts how many were tried in each folder."""
         folder.mkdir(parents=True, exist_ok=True)
+        between = "-" if found.frame.is_video else ""
         while True:
-            number = self._used[cls, stem] = self._used.get((cls, stem), 0) + 1
-            file = folder / f"{stem}{number if number > 1 else ''}.jpg"
+            counts[folder] += 1
+            ending = f"{between}{counts[folder]}" if counts[folder] > 1 else ""
+            file = folder / f"{found.numbered_stem}{ending}.jpg"
             if not file.exists():
                 return file
 
@@ -194,6 +268,36 @@ class CsvSink:
             number = frame.number if frame.is_video else ""
             corners = (round(x1), round(y1), round(x2), round(y2))
             self._writer.writerow([frame.path.name, self.names[int(cls)], f"{conf:.4f}", number, *corners])
+        self._stream.flush()  # so that a run that is killed keeps its rows
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._stream.close()
+
+
+class JsonSink:
+    """predictions.json: all detections in COCO's results format, {image_id, category_id, bbox, score, file_name}. The
+    file is whole after each frame, and memory does not grow with it.
+
+    image_id is the name of the frame's outputs, as a number if it is one; file_name the file (or stream) it is from.
+    """
+
+    def __init__(self, file: Path, names: Mapping[int, str]) -> None:
+        self.categories = category_ids(names)
+        self._stream = open(file, "wb")  # noqa: SIM115  (closed by close())
+        self._between = b"\n"
+        self._stream.write(b"[" + JSON_END)
+        self._stream.flush()
+
+    def write(self, found: Found) -> None:
+        """Adds the frame's rows, most confident first."""
+        rows = result_rows(image_id(found.numbered_stem), found.detections, self.categories)
+        if rows:
+            lines = ",\n".join(json.dumps({**row, "file_name": found.frame.path.name}) for row in rows)
+            self._stream.seek(-len(JSON_END), os.SEEK_CUR)
+            self._stream.write(self._between + lines.encode() + JSON_END)
+            self._stream.flush()
+            self._between = b",\n"
 
     def close(self) -> None:
         """Closes the file."""
@@ -201,12 +305,22 @@ class CsvSink:
 
 
 class WindowSink:
-    """Shows each annotated picture in a window of its file's name."""
+    """Shows each annotated picture, a window for each input. Q or Esc in one of them ends the run, as Ctrl+C does."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, tuple[int, int]] = {}
 
     def write(self, found: Found) -> None:
-        """Shows the picture; it stays until the next one of the same file."""
-        cv2.imshow(str(found.frame.path), found.annotated)
-        cv2.waitKey(1)  # ms: lets the window draw itself
+        """Shows the picture; it stays until the next one of the same input. Raises KeyboardInterrupt for Q and Esc."""
+        height, width = found.annotated.shape[:2]
+        if self._sizes.get(found.stem) != (width, height):
+            self._sizes[found.stem] = width, height
+            scale = min(1.0, SCREEN_WH[0] / width, SCREEN_WH[1] / height)
+            cv2.namedWindow(found.stem, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.resizeWindow(found.stem, max(round(width * scale), 1), max(round(height * scale), 1))
+        cv2.imshow(found.stem, found.annotated)
+        if cv2.waitKey(1) & 0xFF in (ord("q"), 27):  # ms: also lets the window draw itself
+            raise KeyboardInterrupt
 
     def close(self) -> None:
         """Closes the windows."""

@@ -13,8 +13,9 @@ import torch
 
 from utils.annotator import PALETTE_HEX, Annotator, class_colour, fit_label, label_tile
 from utils.errors import InputError
-from utils.figures import GRID, INK, SERIES, SOFT_INK, add_legend, new_figure, save_figure, style_axes
+from utils.figures import GRID, INK, SERIES, SOFT_INK, add_legend, chart_names, new_figure, save_figure, style_axes
 from utils.files import atomic_write
+from utils.fonts import drawable_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +63,7 @@ def plot_images(
     rows = np.asarray(targets.detach().cpu() if isinstance(targets, torch.Tensor) else targets, dtype=np.float32)
     if rows.shape[1] > 6:
         rows = rows[rows[:, 6] > conf_thres]
+    names = drawable_names(names)
     columns = math.ceil(math.sqrt(len(tiles)))
     lines = math.ceil(len(tiles) / columns)
     height, width = tiles[0].shape[:2]
@@ -157,7 +159,7 @@ def _class_bars(axes: "Axes", classes: np.ndarray, names: Mapping[int, str]) -> 
     if nc > 30:
         axes.set_xlabel("class", fontsize=9, color=SOFT_INK)
         return
-    texts = [names.get(cls, str(cls)).replace("$", r"\$") for cls in range(nc)]  # a bare $ would begin a formula
+    texts = [chart_names(names).get(cls, str(cls)) for cls in range(nc)]
     crowded = sum(map(len, texts)) + 2 * nc > 60
     axes.set_xticks(range(nc), texts, rotation=90 if crowded else 0)
     if nc <= 20:

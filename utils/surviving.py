@@ -1,5 +1,6 @@
 """The one place where a failure is not passed on: what a training writes for people to look at is never worth the
-training itself. Not for the training's own steps, nor for what a user's callbacks do."""
+training itself, nor one output of a detection the others. Not for the steps of a run, nor for what a user's callbacks
+do."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ def survives(what: str, action: Callable[[], object]) -> bool:
     except Exception as error:
         lines = str(error).strip().splitlines() or ["no reason given"]
         reason = f"{type(error).__name__}: {lines[0][:REASON_LENGTH]}"
-        LOGGER.warning(f"{what} failed and is left out from here on, the training goes on ({reason})")
+        LOGGER.warning(f"{what} failed and is left out from here on, the rest goes on ({reason})")
         return False
     return True
 

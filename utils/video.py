@@ -1,10 +1,11 @@
-"""Video files, frame by frame: read with what is broken told, written with what OpenCV can encode here. Which files to
-read is for utils/sources.py."""
+"""Video files, frame by frame: read with what is broken told, written so that browsers play them. Which files to read
+is for utils/media_files.py, which frames go to which file for utils/outputs.py."""
 
 import os
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,10 +14,20 @@ from utils.errors import InputError
 from utils.log import LOGGER
 
 VIDEO_SUFFIXES = ("asf", "avi", "gif", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "wmv")
-# H.264 is what browsers play; pip's OpenCV has no encoder for it, and MPEG-4 part 2 is in all of them.
-CODECS = ("avc1", "mp4v")
 DEFAULT_FPS = 30.0  # where a file does not tell
+MAX_FPS = 1000  # what is told above this is no rate, but the ticks of a clock
 LOST_FRAMES_ALLOWED = 2  # frame counts in containers are estimates
+
+CLOCK_HZ = 90_000  # ticks a second of what is written: a whole number a frame for 24, 25, 29.97, 30 and 60 a second
+KEYFRAME_S = 2.0  # seconds; also how much a run that is killed can lose
+LONGEST_PAUSE_S = 3600.0  # between two frames; mp4 counts a frame's ticks in 32 bits
+# A file in fragments, each with its own index before its pictures. An index at the start of the whole file
+# ("faststart") is written when the run ends: a killed run would leave nothing that plays, and the index of days of a
+# stream would wait in memory, then the file be copied. Browsers play both, and seek in both.
+CONTAINER = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+# zerolatency: no picture waits in memory for later ones (300 MB at 4K, for files that would be a third smaller)
+ENCODER = {"preset": "veryfast", "tune": "zerolatency", "crf": "23"}
+BT709, BT601, LIMITED = 1, 6, 1  # ITU-T H.273: primaries and transfer, matrix; range. What the conversion to YUV does
 
 
 class VideoFrame(NamedTuple):
@@ -27,6 +38,11 @@ class VideoFrame(NamedTuple):
     number: int
     total: int
     fps: float
+
+
+def usable_fps(fps: float) -> float:
+    """Frames a second as told by a file or camera; DEFAULT_FPS where that is no rate: 0, less, NaN, above MAX_FPS."""
+    return float(fps) if 0 < fps <= MAX_FPS else DEFAULT_FPS
 
 
 def _open_video(path: Path) -> cv2.VideoCapture:
@@ -44,8 +60,7 @@ def read_video(path: str | Path, *, stride: int = 1) -> Iterator[VideoFrame]:
     capture = _open_video(path)
     try:
         total = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        fps = fps if 0 < fps < 1000 else DEFAULT_FPS
+        fps = usable_fps(capture.get(cv2.CAP_PROP_FPS))
         number = 0
         while capture.grab():
             number += 1
@@ -68,31 +83,109 @@ def _tell_a_short_end(path: Path, number: int, total: int) -> None:
         LOGGER.warning(f"{path} ends after {number} of {total} frames: it is truncated or broken")
 
 
+class FrameTimes:
+    """Times of frames in seconds, from any start -> ticks of CLOCK_HZ from 0 that always go on.
+
+    ticks, duration: of the latest frame; a duration is as long as that of the frame before it.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self._step = 1 / fps  # seconds, where none are told
+        self._given = self._shown = 0.0  # seconds of the latest frame, as it came and as it is shown
+        self.ticks, self.duration = -1, round(CLOCK_HZ / fps)
+
+    def advance(self, seconds: float | None) -> None:
+        """To the next frame. None, and a time that does not go on: one frame of the rate later. A pause is
+        LONGEST_PAUSE_S at most."""
+        step = 0.0 if seconds is None else seconds - self._given
+        step = step if step > 0 else self._step
+        self._given = self._given + step if seconds is None else seconds
+        if self.ticks < 0:
+            self.ticks = 0
+            return
+        self._shown += min(step, LONGEST_PAUSE_S)
+        ticks = max(round(self._shown * CLOCK_HZ), self.ticks + 1)
+        self.ticks, self.duration = ticks, ticks - self.ticks
+
+
 class VideoSink:
-    """Writes frames of one size to an .mp4 file. Use as a context manager, or call close().
+    """Writes frames of one size to an .mp4 file, H.264. What is written can be played while the run goes on, and after
+    it was killed: all but its last KEYFRAME_S seconds. Memory stays the same, however long it is. Use as a context
+    manager, or call close().
 
     Args:
         file: its suffix becomes .mp4.
-        fps: frames a second of what is written.
-        size_wh: pixels; each frame must have it.
+        fps: frames a second, of those that come without their time; usable_fps() of it.
+        size_wh: pixels. H.264 has whole pairs of pixels: an odd side gets its last line of pixels twice.
 
-    Raises InputError where OpenCV can encode none of CODECS or cannot write there.
+    Raises InputError where the file cannot be written or the size not encoded; write() and close() raise OSError where
+    a disk is full.
+
+    Differs from v6.1: H.264, which browsers play, not MPEG-4 part 2; frames may have times of their own.
     """
 
     def __init__(self, file: str | Path, *, fps: float, size_wh: tuple[int, int]) -> None:
+        import av
+
         self.file = Path(file).with_suffix(".mp4")
         self.size_wh = size_wh
-        self._writer = _open_writer(self.file, fps, size_wh)
+        fps = usable_fps(fps)
+        self._times = FrameTimes(fps)
+        self._keyframe = 0  # ticks of the latest one
+        try:
+            self._container = av.open(str(self.file), "w", format="mp4", options=CONTAINER)
+            self._stream = self._container.add_stream(
+                "libx264", rate=Fraction(fps).limit_denominator(1001), options=ENCODER
+            )
+            self._configure(self._stream.codec_context)
+            self._container.start_encoding()
+        except (OSError, av.FFmpegError) as error:
+            width, height = size_wh
+            raise InputError(
+                f"cannot write a video of {width} x {height} pixels to {self.file}: {error.strerror}"
+            ) from error
 
-    def write(self, image: np.ndarray) -> None:
-        """Adds one frame, BGR uint8 (h, w, 3); another size than the first one's is fitted to it."""
+    def _configure(self, encoder: Any) -> None:
+        encoder.width, encoder.height = (side + side % 2 for side in self.size_wh)
+        encoder.pix_fmt = "yuv420p"
+        encoder.time_base = Fraction(1, CLOCK_HZ)
+        encoder.gop_size = CLOCK_HZ  # frames, so none: _picture() says where keyframes are
+        encoder.color_primaries = encoder.color_trc = BT709
+        encoder.colorspace, encoder.color_range = BT601, LIMITED
+
+    def write(self, image: np.ndarray, seconds: float | None = None) -> None:
+        """Adds one frame, BGR uint8 (h, w, 3); one of another size is fitted into the video's, with black borders.
+
+        seconds: when it is shown, from a start that is the same for all, as FrameTimes.advance() takes it."""
         if (image.shape[1], image.shape[0]) != self.size_wh:
-            image = cv2.resize(image, self.size_wh, interpolation=cv2.INTER_AREA)
-        self._writer.write(image)
+            image = fitted(image, self.size_wh)
+        odd_h, odd_w = (side % 2 for side in image.shape[:2])
+        if odd_h or odd_w:
+            image = cv2.copyMakeBorder(image, 0, odd_h, 0, odd_w, cv2.BORDER_REPLICATE)
+        self._times.advance(seconds)
+        for packet in self._stream.encode(self._picture(image)):
+            packet.duration = self._times.duration  # counts for the last frame, which nothing comes after
+            self._container.mux(packet)
+
+    def _picture(self, image: np.ndarray) -> Any:
+        """The frame as the encoder takes it: a keyframe where the latest one is KEYFRAME_S ago."""
+        from av.video.frame import PictureType, VideoFrame
+
+        picture = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
+        picture.pts, picture.time_base = self._times.ticks, Fraction(1, CLOCK_HZ)
+        if picture.pts - self._keyframe >= KEYFRAME_S * CLOCK_HZ:
+            picture.pict_type, self._keyframe = PictureType.I, picture.pts
+        return picture
 
     def close(self) -> None:
-        """Finishes the file; without it players cannot read it."""
-        self._writer.release()
+        """Finishes the file. May be called again."""
+        if self._container is None:
+            return
+        container, self._container = self._container, None
+        try:
+            container.mux(self._stream.encode(None))
+        finally:
+            container.close()
 
     def __enter__(self) -> "VideoSink":
         return self
@@ -101,14 +194,12 @@ class VideoSink:
         self.close()
 
 
-def _open_writer(file: Path, fps: float, size_wh: tuple[int, int]) -> cv2.VideoWriter:
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a codec that is missing is no news
-    try:
-        for codec in CODECS:
-            writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*codec), fps, size_wh)
-            if writer.isOpened():
-                return writer
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    raise InputError(f"expected to write a video with one of the codecs {', '.join(CODECS)}, OpenCV cannot: {file}")
+def fitted(image: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+    """The picture (h, w, 3) as large as it can be in that size, in its own proportions, in the middle of black."""
+    width, height = size_wh
+    scale = min(width / image.shape[1], height / image.shape[0])
+    new_w, new_h = (max(round(side * scale), 1) for side in image.shape[1::-1])
+    left, top = (width - new_w) // 2, (height - new_h) // 2
+    canvas = np.zeros((height, width, 3), np.uint8)
+    canvas[top : top + new_h, left : left + new_w] = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_AREA)
+    return canvas
