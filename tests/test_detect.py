@@ -95,6 +95,63 @@ def test_unusable_input_ends_with_one_sentence(folder, arguments, told, monkeypa
     assert not (folder / "runs").exists()
 
 
+def jpeg(rng: np.random.Generator) -> bytes:
+    return cv2.imencode(".jpg", rng.integers(0, 255, (48, 64, 3), dtype=np.uint8))[1].tobytes()
+
+
+BREAKAGES = {
+    "empty": lambda data, rng: b"",
+    "text": lambda data, rng: b"<html>404 Not Found</html>",
+    "zeros": lambda data, rng: bytes(len(data)),
+    "noise": lambda data, rng: rng.bytes(len(data)),
+    "header alone": lambda data, rng: data[:20],
+    "another format's name": lambda data, rng: b"\x89PNG\r\n\x1a\n" + data[8:],
+}
+
+
+@pytest.fixture(scope="module")
+def broken_folder(tmp_path_factory):
+    """broken_folder(number) -> a directory of ten pictures, two of them broken, in other ways for other numbers."""
+
+    def make(number: int) -> tuple[Path, list[str], list[str]]:
+        rng, folder = np.random.default_rng(number), tmp_path_factory.mktemp(f"mixed{number}") / "in"
+        folder.mkdir()
+        kinds, broken = list(BREAKAGES), rng.choice(10, 2, replace=False)
+        for index in range(10):
+            data = jpeg(rng)
+            data = BREAKAGES[rng.choice(kinds)](data, rng) if index in broken else data
+            (folder / f"{index}.jpg").write_bytes(data)
+        names = [[f"{index}.jpg" for index in range(10) if (index in broken) is side] for side in (False, True)]
+        return folder, *names
+
+    return make
+
+
+@pytest.mark.slow
+def test_a_hundred_runs_with_a_fifth_of_the_files_broken(broken_folder, tiny_weights, tmp_path, capsys):
+    for number in range(100):
+        folder, whole, broken = broken_folder(number)
+        arguments = ["--weights", tiny_weights, "--source", folder, "--imgsz", 64, "--project", tmp_path, "--save-txt"]
+        arguments += ["--name", f"run{number}", "--conf-thres", 0, "--max-det", 2, "--device", "cpu", "--save-csv"]
+        detect.main(detect.parse_opt([str(argument) for argument in arguments]))
+        run_dir, told = tmp_path / f"run{number}", capsys.readouterr().err
+        assert "2 of 10 files could not be read and were skipped" in told
+        assert sorted(file.name for file in run_dir.glob("*.jpg")) == whole
+        assert sorted(file.stem + ".jpg" for file in (run_dir / "labels").iterdir()) == whole
+        assert {line.split(",")[0] for line in (run_dir / "predictions.csv").read_text().splitlines()[1:]} == {*whole}
+        assert all(f"{folder / name}" in told for name in broken)
+
+
+def test_a_run_on_broken_files_ends_well_in_the_shell(broken_folder, tiny_weights, tmp_path):
+    folder, whole, _ = broken_folder(1000)
+    answer = shell(
+        "--weights", tiny_weights, "--source", folder, "--imgsz", 64, "--project", tmp_path, "--device", "cpu"
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "2 of 10 files could not be read and were skipped" in answer.stderr
+    assert sorted(file.name for file in (tmp_path / "exp").iterdir()) == whole
+
+
 def test_what_is_not_built_is_not_offered():
     text = shell("--help").stdout
     flags = set(re.findall(r"--[a-z-]+", text))
