@@ -25,34 +25,35 @@ BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
     "utils/bootstrap utils/memory utils/frames engine/interruption",
     1: "utils/callbacks utils/distributed utils/hyp utils/files utils/torch_utils utils/label_files utils/video "
-    "utils/surviving utils/fonts utils/extras models/backend models/export_metadata",
+    "utils/surviving utils/fonts utils/extras utils/class_names models/backend models/export_metadata",
     2: (
-        "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml models/ensemble utils/nms "
+        "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml models/ensemble models/exported utils/nms "
         "utils/loss utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator "
         "utils/figures utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits utils/optim "
         "utils/autoanchor utils/logger_csv utils/coco utils/attention utils/logged_run utils/evolution utils/downloads "
         "utils/screen models/export_options"
     ),
     3: (
-        "models/blocks_dynamic utils/logger_tensorboard utils/logger_wandb utils/logger_mlflow utils/study "
-        "utils/evolution_plots utils/size_plots utils/media_files utils/streams"
+        "models/blocks_dynamic models/export_nms models/runtime_onnx models/runtime_dnn utils/logger_tensorboard utils/logger_wandb utils/logger_mlflow utils/study "
+        "utils/evolution_plots utils/size_plots utils/media_files utils/streams utils/image_inputs "
+        "utils/official_weights"
     ),
     4: (
-        "models/blocks_conv models/attention_probe utils/curves utils/plots utils/data_config utils/datasets "
-        "utils/attention_plots utils/loggers utils/web_files"
+        "models/blocks_conv models/attention_probe models/frozen utils/curves utils/plots utils/data_config "
+        "utils/datasets utils/attention_plots utils/loggers utils/web_files"
     ),
     5: "models/common models/unfuse utils/sources",
     6: "models/yolo models/spread utils/dataloaders utils/outputs utils/tally",
     7: (
         "models/weights models/summary models/tta engine/pictures engine/inputs engine/attention_report "
-        "engine/validator utils/comparison"
+        "engine/validator utils/comparison utils/detections"
     ),
-    8: "models/runtime_torch engine/training_options utils/compare_plots",
-    9: "models/backends models/export_formats engine/training_state",
-    10: "engine/validation engine/predictor engine/training_setup engine/training_epoch",
+    8: "models/runtime_torch models/runtime_torchscript models/runtime_openvino engine/training_options utils/compare_plots",
+    9: "models/backends models/autoshape models/export_formats engine/training_state",
+    10: "models/loading engine/validation engine/predictor engine/training_setup engine/training_epoch",
     11: "engine/comparer engine/detector engine/size_study engine/trainer",
-    12: "engine/evolver",
-    13: "train val detect",
+    12: "engine/evolver engine/attention_freezer",
+    13: "train val detect hubconf",
 }
 FLOORS = {f"{name}.py": floor for floor, names in BUILDING.items() for name in names.split()}
 ABSENT = {"general.py", "misc.py", "helpers.py"}  # what CONTRIBUTING.md says that there is none of

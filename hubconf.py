@@ -1,0 +1,143 @@
+"""Entry points of torch.hub: YOLOv5's Python API.
+
+    import torch
+
+    model = torch.hub.load("path/to/this/clone", "custom", path="best.pt", source="local")   # your own, also exported
+    model = torch.hub.load("path/to/this/clone", "yolov5n", source="local")                  # published weights
+    results = model("bus.jpg")
+
+docs/python.md tells what model and results can do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.machinery
+import pathlib
+import sys
+import types
+import typing
+
+if typing.TYPE_CHECKING:
+    import torch
+
+    from models.autoshape import AutoShape
+    from models.backend import Backend
+    from models.yolo import DetectionModel
+
+# torch.hub lists every public callable of this file as an entry point: hence modules and underscores.
+
+dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL", "yaml", "tqdm"]
+
+_ROOT = pathlib.Path(__file__).resolve().parent
+_PACKAGES = ("models", "utils", "engine")
+_NAMES = (
+    *(f"yolov5{size}{kind}" for kind in ("", "6") for size in "nsmlx"),
+    *(f"yolov5{size}_{kind}" for kind in ("dynamic", "dyconv") for size in "nsmlx"),
+)
+
+
+def custom(
+    path: str = "path/to/model.pt",
+    autoshape: bool = True,
+    _verbose: bool = True,
+    device: str | int | torch.device | None = None,
+    *,
+    verbose: bool = True,
+) -> AutoShape | DetectionModel | Backend:
+    """Your own model: a .pt of train.py or of YOLOv5, or an exported file.
+
+    path: where it is.
+    autoshape: for images of any kind; False gives the network itself.
+    _verbose, verbose: False keeps the log quiet but for warnings (torch.hub.load keeps `verbose` for itself).
+    device: "cpu", 0, "cuda:0", ...; None for the best there is.
+    """
+    with _our_packages():
+        from models.loading import load_path
+
+        return load_path(path, autoshape=autoshape, verbose=_verbose and verbose, device=device)
+
+
+def _entry_point(name: str) -> typing.Callable[..., AutoShape | DetectionModel | Backend]:
+    """The function that loads the model of that name."""
+
+    def load(
+        pretrained: bool = True,
+        channels: int = 3,
+        classes: int = 80,
+        autoshape: bool = True,
+        _verbose: bool = True,
+        device: str | int | torch.device | None = None,
+        *,
+        verbose: bool = True,
+    ) -> AutoShape | DetectionModel | Backend:
+        with _our_packages():
+            from models.loading import load_name
+
+            return load_name(
+                name,
+                pretrained=pretrained,
+                channels=channels,
+                classes=classes,
+                autoshape=autoshape,
+                verbose=_verbose and verbose,
+                device=device,
+            )
+
+    load.__name__ = load.__qualname__ = name
+    static, _, kind = name.partition("_")
+    weights = f"those of {static}, their kernels spread: to be trained" if kind else "the published ones"
+    load.__doc__ = f"""The model {name}.yaml.
+
+    pretrained: with weights, {weights}; downloaded where they are not here.
+    channels, classes: of the images, and to be told apart; where others than 3 and 80, the weights that fit are taken.
+    autoshape: for images of any kind; False gives the network itself.
+    _verbose, verbose: False keeps the log quiet but for warnings (torch.hub.load keeps `verbose` for itself).
+    device: "cpu", 0, "cuda:0", ...; None for the best there is.
+    """
+    return load
+
+
+@contextlib.contextmanager
+def _our_packages() -> typing.Iterator[None]:
+    """Inside, `models`, `utils` and `engine` are this project's.
+
+    A program that uses torch.hub may have modules of these names too. Those that it has imported are back afterwards.
+    Where it has some that it may still import, ours are taken out of sys.modules: a loaded model does not need them
+    there. Otherwise ours stay, so that models can be pickled and compiled.
+
+    Differs from v6.1: there one of the two fails to import.
+    """
+    loaded = [sys.modules[name] for name in _PACKAGES if name in sys.modules]
+    theirs = {} if all(map(_is_ours, loaded)) else _taken_out()
+    sys.path.insert(0, str(_ROOT))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(_ROOT))
+        if theirs or (not loaded and any(map(_is_theirs_on_path, _PACKAGES))):
+            _taken_out()
+            sys.modules.update(theirs)
+
+
+def _is_ours(package: types.ModuleType) -> bool:
+    file = getattr(package, "__file__", None)
+    return file is not None and pathlib.Path(file).resolve().parent.parent == _ROOT
+
+
+def _taken_out() -> dict[str, types.ModuleType]:
+    """Removes modules of our packages' names from sys.modules; returns them."""
+    found = [name for name in sys.modules if name.partition(".")[0] in _PACKAGES]
+    return {name: sys.modules.pop(name) for name in found}
+
+
+def _is_theirs_on_path(package: str) -> bool:
+    """Whether an import of that name would find code outside of this clone; a folder without any is none."""
+    elsewhere = [folder for folder in sys.path if pathlib.Path(folder).resolve() != _ROOT]
+    spec = importlib.machinery.PathFinder.find_spec(package, elsewhere)
+    if spec is None or spec.origin is not None:
+        return spec is not None
+    return any(next(pathlib.Path(folder).glob("*.py"), None) for folder in spec.submodule_search_locations or ())
+
+
+globals().update({name: _entry_point(name) for name in _NAMES})

@@ -1,0 +1,36 @@
+"""The weights that YOLOv5 v6.1 was published with: found where people keep them, downloaded where a model is asked for
+by name and they are not here. Not for reading them: models/weights.py."""
+
+from pathlib import Path
+
+import torch
+
+from utils.downloads import fetch, shown
+from utils.errors import InputError
+from utils.files import ROOT
+
+RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v6.1"
+NAMES = tuple(f"yolov5{size}{kind}" for kind in ("", "6") for size in "nsmlx")
+MAX_BYTES = 500_000_000  # the largest, yolov5x6, has 282 MB
+
+
+def official_weights(name: str) -> Path:
+    """The file <name>.pt for one of NAMES, from the working directory, the repository or torch.hub's directory of
+    checkpoints; else downloaded to the last of these, which the log says. Raises InputError, with where to put the file
+    by hand, where that fails.
+
+    Differs from v6.1: not downloaded into the working directory.
+    """
+    file, kept = f"{name}.pt", Path(torch.hub.get_dir()) / "checkpoints"
+    for folder in (Path(), ROOT, kept):
+        if (folder / file).is_file():
+            return folder / file
+    address = f"{RELEASE}/{file}"
+    kept.mkdir(parents=True, exist_ok=True)
+    try:
+        return fetch(address, kept / file, max_bytes=MAX_BYTES)
+    except InputError as error:
+        raise InputError(
+            f"{file} is neither in {Path.cwd()} nor in {ROOT} nor in {kept}, and could not be had: {error}. "
+            f"Download {shown(address)} by other means and put it into one of these directories"
+        ) from error
