@@ -1,0 +1,120 @@
+"""What export.py --freeze-attention makes: the static twin of a dynamic network, and what that costs on the data. Not
+for the replacement of the layers: models/frozen.py."""
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from engine.comparer import RESAMPLES, SEED, validate_with_matches
+from engine.validation import Subject, build_loader, common_names
+from models.attention_probe import AttentionProbe
+from models.common import dynamic_layers
+from models.frozen import frozen_copy
+from models.runtime_torch import TorchBackend
+from models.yolo import DetectionModel
+from utils.bootstrap import Differences, draw_counts, paired_differences
+from utils.comparison import signed_interval, verdict
+from utils.data_config import DataConfig
+from utils.errors import InputError
+from utils.log import LOGGER
+from utils.tally import Metrics
+from utils.torch_utils import to_unit_float
+
+CALIBRATION_IMAGES = 1000  # of the training split, evenly spread: their mean attention is sharp to a percent
+VALIDATION = {"conf_thres": 0.001, "iou_thres": 0.6, "max_det": 300, "verbose": False, "task": "val"}  # as val.py
+
+
+@dataclass(frozen=True)
+class FrozenTwin:
+    """A static network made of a dynamic one.
+
+    Attributes:
+        model: in eval mode.
+        images: how many images the mean attention is of.
+        dynamic, frozen: what both reach on the validation split.
+        change: of the frozen one to the dynamic one, over a bootstrap of the images.
+        data: the data YAML of both.
+    """
+
+    model: DetectionModel
+    images: int
+    dynamic: Metrics
+    frozen: Metrics
+    change: Differences
+    data: Path
+
+    def facts(self) -> dict[str, Any]:
+        """What an exported file tells of it, as plain data."""
+        return {
+            "data": str(self.data),
+            "images": self.images,
+            "map_dynamic": round(self.dynamic.map, 4),
+            "map_frozen": round(self.frozen.map, 4),
+            "map50_dynamic": round(self.dynamic.map50, 4),
+            "map50_frozen": round(self.frozen.map50, 4),
+        }
+
+    def sentence(self) -> str:
+        """What it cost, in words."""
+        interval = self.change.map
+        return (
+            f"Frozen attention, mean of {self.images} training images of {self.data.name}: mAP50-95 "
+            f"{self.dynamic.map:.4f} dynamic, {self.frozen.map:.4f} frozen, {signed_interval(interval)}: "
+            f"{verdict(interval)} (95 % of {RESAMPLES} resamples of {self.frozen.images} images)"
+        )
+
+
+def frozen_twin(
+    model: DetectionModel, data: DataConfig, *, imgsz: int, batch_size: int = 32, workers: int = 8, file: Path
+) -> FrozenTwin:
+    """Replaces each dynamic convolution by its mixture under the mean attention over training images, and measures both
+    networks on the validation split at that image size in pixels. Tells the cost in the log.
+
+    file: of the model's weights, for messages. Raises InputError for a model without a dynamic layer, and where the
+    data does not fit it or lacks a split: what freezing costs is never left unmeasured.
+    """
+    if not dynamic_layers(model):
+        raise InputError(f"--freeze-attention: {file} has no dynamic layer (Dynamic_conv2d, DyConv, C3Dy, C3DyLast)")
+    options = {**VALIDATION, "imgsz": imgsz, "batch_size": batch_size, "workers": workers, "single_cls": False}
+    backend = TorchBackend(model)
+    names = common_names(backend, data, weights=file, single_cls=False)
+    subject = Subject(file, backend, data, names, Namespace(**options))
+    images = evenly(build_loader(Subject(file, backend, data, names, Namespace(**{**options, "task": "train"}))))
+    twin = frozen_copy(model, mean_attention(backend, images))
+    loader = build_loader(subject)
+    measured = [
+        validate_with_matches(Subject(file, each, data, names, subject.opt), loader)
+        for each in (backend, TorchBackend(twin))
+    ]
+    (dynamic, matches), (frozen, frozen_matches) = measured
+    counts = draw_counts(np.random.default_rng(SEED), len(matches.labels), RESAMPLES)
+    (change,) = paired_differences(matches, [frozen_matches], counts)
+    result = FrozenTwin(twin, len(images.dataset), dynamic, frozen, change, data.file)
+    LOGGER.warning(result.sentence()) if change.map.high < 0 else LOGGER.info(result.sentence())
+    return result
+
+
+def evenly(loader: DataLoader) -> DataLoader:
+    """The loader on CALIBRATION_IMAGES of its images at most, evenly spread."""
+    count = len(loader.dataset)
+    if count <= CALIBRATION_IMAGES:
+        return loader
+    chosen = np.linspace(0, count - 1, CALIBRATION_IMAGES).round().astype(int).tolist()
+    return DataLoader(Subset(loader.dataset, chosen), batch_size=1, collate_fn=loader.collate_fn)
+
+
+@torch.inference_mode()
+def mean_attention(backend: TorchBackend, loader: DataLoader) -> dict[str, torch.Tensor]:
+    """The mean attention (K,) of each dynamic layer over the loader's images, float64."""
+    sums: dict[str, torch.Tensor] = {}
+    with AttentionProbe(backend.model) as probe:
+        for batch in loader:
+            backend(to_unit_float(batch.images, backend.device))
+            for name, rows in probe.take().items():
+                sums[name] = sums.get(name, 0) + rows.double().sum(0)
+    return {name: total / len(loader.dataset) for name, total in sums.items()}
