@@ -97,12 +97,12 @@ class FrameTimes:
     def advance(self, seconds: float | None) -> None:
         """To the next frame. None, and a time that does not go on: one frame of the rate later. A pause is
         LONGEST_PAUSE_S at most."""
+        if self.ticks < 0:
+            self.ticks, self._given = 0, seconds or 0.0
+            return
         step = 0.0 if seconds is None else seconds - self._given
         step = step if step > 0 else self._step
         self._given = self._given + step if seconds is None else seconds
-        if self.ticks < 0:
-            self.ticks = 0
-            return
         self._shown += min(step, LONGEST_PAUSE_S)
         ticks = max(round(self._shown * CLOCK_HZ), self.ticks + 1)
         self.ticks, self.duration = ticks, ticks - self.ticks

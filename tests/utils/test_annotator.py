@@ -3,9 +3,11 @@ import numpy as np
 import pytest
 
 from utils.annotator import (
+    MOST_HIDDEN,
     PALETTE,
     SMALLEST_FONT,
     Annotator,
+    automatic_font_size,
     automatic_line_width,
     class_colour,
     crop_box,
@@ -96,6 +98,7 @@ def test_long_labels_shrink_first_and_are_shortened_then():
     text, size = fit_label("traffic light 0.87", 20, 120)
     assert text == "traffic light 0.87"
     assert SMALLEST_FONT <= size < 20
+    assert fit_label("traffic light 0.87", 20, 70) == ("traffic light…", SMALLEST_FONT)
     text, size = fit_label("traffic light 0.87", 20, 40)
     assert text.endswith("…")
     assert size == SMALLEST_FONT
@@ -106,6 +109,27 @@ def test_long_labels_shrink_first_and_are_shortened_then():
 @pytest.mark.parametrize(("mean_side", "width"), [(1, 1), (64, 1), (128, 1), (640, 3), (1000, 3), (4000, 12)])
 def test_line_width_follows_the_picture(mean_side, width):
     assert automatic_line_width(mean_side) == width
+
+
+@pytest.mark.parametrize(("mean_side", "size"), [(1, 9), (32, 9), (128, 10), (480, 11), (1080, 24), (6000, 132)])
+def test_font_size_follows_the_picture(mean_side, size):
+    assert automatic_font_size(mean_side) == size
+
+
+@pytest.mark.parametrize(("side", "fewest"), [(16, 1), (32, 1), (64, 2), (640, 9)])
+def test_thumbnails_are_not_hidden_by_labels(side, fewest):
+    annotator, bare = (Annotator(np.zeros((side, side, 3), np.uint8)) for _ in range(2))
+    rng = np.random.default_rng(0)
+    for index, start in enumerate(rng.integers(0, side // 2, (10, 2))):
+        box = (*start, *(start + side // 3))
+        annotator.box(box, f"cat {index}", PALETTE[index])
+        bare.box(box, colour=PALETTE[index])
+    changed = (annotator.result() != bare.result()).any(axis=2)
+    tile = label_tile(*fit_label("cat 9", annotator.font_size, side), PALETTE[9])
+    area = tile.shape[0] * tile.shape[1]
+    assert changed.sum() <= max(MOST_HIDDEN * side * side, area)
+    assert changed.sum() > (fewest - 0.5) * area  # labels, less the boxes' lines below them
+    assert cv2.matchTemplate(annotator.image, tile[:side, :side], cv2.TM_SQDIFF).min() < 1000  # the last one added
 
 
 @pytest.mark.parametrize(
