@@ -70,6 +70,31 @@ def _torch(file: Path, wanted: Wanted) -> Backend:
     )
 
 
+def _torchscript(file: Path, wanted: Wanted) -> Backend:
+    from models.runtime_torchscript import TorchScriptBackend
+
+    return TorchScriptBackend(file, wanted.device)
+
+
+def _onnx(file: Path, wanted: Wanted) -> Backend:
+    if wanted.dnn:
+        from models.runtime_dnn import DnnBackend
+
+        return DnnBackend(file, wanted.device)
+    from models.runtime_onnx import OnnxBackend
+
+    return OnnxBackend(file, wanted.device)
+
+
+def _openvino(file: Path, wanted: Wanted) -> Backend:
+    from models.runtime_openvino import OpenVinoBackend
+
+    return OpenVinoBackend(file, wanted.device, half=wanted.half)
+
+
 BACKENDS: dict[str, Callable[[Path, Wanted], Backend]] = {
     ".pt": _torch,
+    ".torchscript": _torchscript,
+    ".onnx": _onnx,
+    "_openvino_model": _openvino,
 }

@@ -1,5 +1,5 @@
-"""The formats of export.py: one row and one function each. How to convert is in models/export_*.py, whose heavy packages
-are imported when a function is called; how the files are run is in models/backends.py."""
+"""The formats of export.py: one row and one function each. How to convert is in models/export_*.py, which are imported
+when a function is called, as their packages are heavy; how the files are run is in models/backends.py."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

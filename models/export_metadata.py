@@ -156,10 +156,10 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _trained_with(value: Any) -> dict[str, Any]:
     facts = _mapping(value)
-    data, single_cls = facts.get("data") or "", facts.get("single_cls") or False
-    if not isinstance(data, str) or not isinstance(single_cls, bool):
-        raise ValueError("data should be a path, and single_cls true or false")
-    return {"data": data, "single_cls": single_cls}
+    for key, kind in (("data", str), ("single_cls", bool)):
+        if not isinstance(facts.get(key, kind()), kind):
+            raise ValueError(f"its {key} is {type(facts[key]).__name__}")
+    return {key: facts[key] for key in ("data", "single_cls") if key in facts}
 
 
 def _detect(value: Any) -> str:

@@ -25,16 +25,19 @@ BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
     "utils/bootstrap utils/memory utils/frames engine/interruption",
     1: "utils/callbacks utils/distributed utils/hyp utils/files utils/torch_utils utils/label_files utils/video "
-    "utils/surviving utils/fonts utils/extras utils/class_names models/backend models/export_metadata",
+    "utils/surviving utils/fonts utils/class_names utils/extras utils/quiet models/backend models/onnx_metadata "
+    "models/export_metadata",
     2: (
-        "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml models/ensemble models/exported utils/nms "
+        "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml models/ensemble utils/nms "
+        "models/exported "
         "utils/loss utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator "
         "utils/figures utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits utils/optim "
         "utils/autoanchor utils/logger_csv utils/coco utils/attention utils/logged_run utils/evolution utils/downloads "
         "utils/screen models/export_options"
     ),
     3: (
-        "models/blocks_dynamic models/export_nms models/runtime_onnx models/runtime_dnn utils/logger_tensorboard utils/logger_wandb utils/logger_mlflow utils/study "
+        "models/export_nms models/runtime_onnx models/runtime_dnn "
+        "models/blocks_dynamic utils/logger_tensorboard utils/logger_wandb utils/logger_mlflow utils/study "
         "utils/evolution_plots utils/size_plots utils/media_files utils/streams utils/image_inputs "
         "utils/official_weights"
     ),
@@ -46,9 +49,11 @@ BUILDING = {
     6: "models/yolo models/spread utils/dataloaders utils/outputs utils/tally",
     7: (
         "models/weights models/summary models/tta engine/pictures engine/inputs engine/attention_report "
-        "engine/validator utils/comparison utils/detections"
+        "engine/validator utils/comparison utils/detections models/export_torchscript models/export_onnx "
+        "models/export_openvino"
     ),
-    8: "models/runtime_torch models/runtime_torchscript models/runtime_openvino engine/training_options utils/compare_plots",
+    8: "models/runtime_torch models/runtime_torchscript models/runtime_openvino "
+    "engine/training_options utils/compare_plots",
     9: "models/backends models/autoshape models/export_formats engine/training_state",
     10: "models/loading engine/validation engine/predictor engine/training_setup engine/training_epoch",
     11: "engine/comparer engine/detector engine/size_study engine/trainer",

@@ -1,0 +1,114 @@
+"""An exported file as a backend: what the runtimes of such files have in common. Not for any of them (the other
+models/runtime_*.py), nor for .pt files (models/runtime_torch.py)."""
+
+from abc import abstractmethod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.backend import Backend
+from models.export_metadata import Metadata
+from utils.boxes import xyxy2xywh
+from utils.errors import InputError
+from utils.log import LOGGER
+
+FEWEST_COLUMNS = 6  # of predictions: a box, objectness, one class
+DETECTION_COLUMNS = 6  # of a file with suppression: corners, confidence, class
+LONGEST_MESSAGE = 300  # characters
+PROBE_SIDE = 64  # pixels at least, of the images that tell what a file predicts where it does not say
+
+
+class ExportedBackend(Backend):
+    """A file in a runtime that takes float32 images (B, 3, H, W) and gives decoded predictions, or the detections of a
+    suppression inside the file, which become predictions again: confidence as objectness, the class for certain.
+
+    Subclasses prepare their runtime before they call this constructor, which runs it where the number of columns is
+    not known. Raises InputError for a file that does not predict what a detector of YOLOv5 does.
+
+    Args:
+        metadata: what the file tells.
+        columns: of the file's output, None where only a run can tell.
+        fixed_hw, fixed_batch: see Backend.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        metadata: Metadata,
+        device: torch.device,
+        *,
+        columns: int | None = None,
+        fixed_hw: tuple[int, int] | None = None,
+        fixed_batch: int | None = None,
+    ) -> None:
+        self.file = file
+        self.suppressed = metadata.nms is not None
+        if metadata.train:
+            raise InputError(f"{file} was exported with --train, to be trained on: it gives no boxes")
+        if columns is None:
+            side = max(PROBE_SIDE, metadata.stride)
+            probe = torch.zeros(fixed_batch or 1, 3, *(fixed_hw or (side, side)), device=device)
+            columns = self._checked(self._run(probe)).shape[2]
+        names = metadata.names if self.suppressed else metadata.named(_classes(columns, file), file)
+        super().__init__(
+            names,
+            metadata.stride,
+            device,
+            fixed_hw=fixed_hw,
+            fixed_batch=fixed_batch,
+            trained_with=metadata.trained_with,
+        )
+        if self.suppressed:
+            _warn_of_suppression(file, metadata)
+
+    @abstractmethod
+    def _run(self, images: Tensor) -> Tensor:
+        """float32 images (B, 3, H, W) -> the file's first output, on any device. Raises InputError where it fails."""
+
+    def _infer(self, images: Tensor) -> Tensor:
+        predictions = self._checked(self._run(images)).float().to(self.device)
+        return as_predictions(predictions, self.nc) if self.suppressed else predictions
+
+    def _checked(self, output: Tensor) -> Tensor:
+        if output.ndim != 3 or output.shape[2] < FEWEST_COLUMNS:
+            raise InputError(f"{self.file}: predictions (B, N, 5 + classes) were expected, got {tuple(output.shape)}")
+        return output
+
+
+def check_is_file(file: Path) -> None:
+    """Raises InputError where there is no such file."""
+    if not file.is_file():
+        raise InputError(f"there is no file {file}")
+
+
+def as_array(images: Tensor) -> np.ndarray:
+    """Images as the contiguous array that runtimes other than torch take."""
+    return np.ascontiguousarray(images.cpu().numpy())
+
+
+def one_line(error: Exception) -> str:
+    """A runtime's message, which may be long."""
+    return " ".join(str(error).split())[:LONGEST_MESSAGE]
+
+
+def as_predictions(detections: Tensor, nc: int) -> Tensor:
+    """Detections (B, K, 6) [x1, y1, x2, y2, confidence, class] -> predictions (B, K, 5 + nc) that suppression turns
+    into the same detections. Rows with a class that there is not, as hostile files may have, are of no class."""
+    label = detections[..., 5:6]
+    certain = (label == torch.arange(nc, device=label.device)).to(detections.dtype)  # (B, K, nc)
+    return torch.cat((xyxy2xywh(detections[..., :4]), detections[..., 4:5], certain), dim=2)
+
+
+def _classes(columns: int, file: Path) -> int:
+    if columns < FEWEST_COLUMNS:
+        raise InputError(f"{file}: predictions of {FEWEST_COLUMNS} columns or more were expected, got {columns}")
+    return columns - 5
+
+
+def _warn_of_suppression(file: Path, metadata: Metadata) -> None:
+    if not metadata.names:
+        raise InputError(f"{file}: a file with suppression inside must tell its class names, and has none")
+    told = ", ".join(f"{key} {value}" for key, value in metadata.nms.items())
+    LOGGER.warning(f"{file} has its own suppression inside ({told}): what that drops, no threshold brings back")

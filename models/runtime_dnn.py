@@ -1,0 +1,39 @@
+"""ONNX files in OpenCV, for val.py --dnn and detect.py --dnn. Not for ONNX Runtime: models/runtime_onnx.py."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.export_metadata import from_texts
+from models.exported import ExportedBackend, as_array, check_is_file, one_line
+from models.onnx_metadata import texts_of
+from utils.errors import InputError
+
+
+class DnnBackend(ExportedBackend):
+    """A file in OpenCV, which needs no further package, on the CPU. Raises InputError where OpenCV cannot run it; it
+    takes files of a fixed size alone."""
+
+    def __init__(self, file: Path, device: torch.device) -> None:
+        import cv2
+
+        check_is_file(file)
+        metadata = from_texts(dict(texts_of(file)), file)
+        if metadata.dynamic:
+            raise InputError(f"--dnn takes files of one image size, and {file} was exported with --dynamic")
+        try:
+            self.network = cv2.dnn.readNetFromONNX(str(file))
+        except cv2.error as error:
+            raise InputError(f"{file}: OpenCV cannot read it: {one_line(error)}") from error
+        super().__init__(file, metadata, device, fixed_hw=metadata.imgsz, fixed_batch=metadata.batch)
+
+    def _run(self, images: Tensor) -> Tensor:
+        import cv2
+
+        try:
+            self.network.setInput(as_array(images))
+            return torch.from_numpy(self.network.forward())
+        except cv2.error as error:
+            shape = tuple(images.shape)
+            raise InputError(f"{self.file}: OpenCV fails on images {shape}: {one_line(error)}") from error
