@@ -2,7 +2,7 @@
 common. Which source a name means is for utils/sources.py."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class Source(ABC):
     paths: list[Path]
     skipped: list[Path]
     live = False
+    _asked_to_end: Callable[[], object] = staticmethod(lambda: False)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -59,6 +60,11 @@ class Source(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[list[Frame]]:
         """The batches. What cannot be read is told in the log and does not stop the rest."""
+
+    def end_when(self, asked: Callable[[], object]) -> None:
+        """Has the iteration end soon after `asked()` is true, also while nothing comes, as from a stream that is lost.
+        For those who catch signals: a caught one interrupts no waiting."""
+        self._asked_to_end = asked
 
     def close(self) -> None:  # noqa: B027  (most sources hold nothing)
         """Ends what the source has running. May be called again."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 
+from utils.captures import grab_past_broken
 from utils.downloads import checked_url, shown
 from utils.frames import Frame, Source
 from utils.log import LOGGER
@@ -108,23 +109,37 @@ class StreamSource(Source):
         """Ends all threads; one that waits for a connection or a frame ends when the time for it is over."""
         for reader in self._readers:
             reader.end()
+        if any(reader.is_alive() for reader in self._readers):
+            self._join()
+
+    def _join(self) -> None:
+        """Waits for the threads, and says so where that takes a while."""
+        longest = max(self.patience.connect_s, self.patience.silence_s) + 1
+        end = time.monotonic() + longest
         for reader in self._readers:
-            reader.join_if_started(max(self.patience.connect_s, self.patience.silence_s) + 1)
+            reader.join_if_started(GLANCE_S)
+        if waiting := [reader for reader in self._readers if reader.is_alive()]:
+            LOGGER.info(f"{len(waiting)} of {len(self)} streams do not answer; ending them takes up to {longest:g} s")
+        for reader in waiting:
+            reader.join(max(end - time.monotonic(), 0))
 
     def _batches(self, news: threading.Condition) -> Iterator[list[Frame]]:
         """What is new, until nothing can be new any more."""
         while True:
             with news:
-                while not (batch := self._take()) and not all(reader.over for reader in self._readers):
+                while not (batch := self._take()) and not self._is_over():
                     news.wait(GLANCE_S)
                 news.notify_all()  # there is room again
             self._note_the_ended()
-            if not batch:
+            if not batch or self._asked_to_end():
                 return
             yield batch
 
     def _take(self) -> list[Frame]:
         return [frame for reader in self._readers if (frame := reader.take())]
+
+    def _is_over(self) -> bool:
+        return bool(self._asked_to_end()) or all(reader.over for reader in self._readers)
 
     def _note_the_ended(self) -> None:
         for reader in self._readers:
@@ -200,17 +215,25 @@ class StreamReader(threading.Thread):
             if not capture.isOpened():
                 return "no connection"
             length, fps = told_length(capture), told_fps(capture)
+            LOGGER.info(f"{self.stream}: connected, {told_size(capture)} at {fps:.4g} fps")
             received = 0
-            while not self._ending.is_set() and capture.grab():
+            while not self._ending.is_set() and self._grab(capture):
                 received += 1
-                if received == 1:
-                    LOGGER.info(f"{self.stream}: connected, {told_size(capture)} at {fps:.4g} fps")
-                self._number += 1
                 if (self._number - 1) % self.vid_stride == 0:
                     self._retrieve(capture, length, fps)
             return "" if received and length else f"lost after {received} frames"
         finally:
             capture.release()
+
+    def _grab(self, capture: cv2.VideoCapture) -> bool:
+        """Grabs the next picture and counts it, and what is broken before it. False where there is none."""
+        broken = grab_past_broken(capture, silence_s=self.patience.silence_s)
+        if broken is None:
+            return False
+        for number in range(self._number + 1, self._number + broken + 1):
+            LOGGER.warning(f"{self.stream}: frame {number} is broken and is skipped")
+        self._number += broken + 1
+        return True
 
     def _retrieve(self, capture: cv2.VideoCapture, length: int, fps: float) -> None:
         """Puts the grabbed picture in the place of the one before, taken or not; in a stream of known length once that

@@ -82,6 +82,8 @@ class WebFileSource(Source):
     def __iter__(self) -> Iterator[list[Frame]]:
         self.skipped.clear()
         for index, path in enumerate(self.paths, start=1):
+            if self._asked_to_end():
+                return
             try:
                 self._fetch(path)
                 yield from read_frames(path, index, len(self), vid_stride=self.vid_stride)

@@ -69,7 +69,7 @@ class Camera:
     address, and muted: those connected get no more pictures, and nobody else is let in."""
 
     def __init__(self, level: int = 100, port: int = 0) -> None:
-        self.part = jpeg(level)
+        self.pictures = [jpeg(level)]  # one after the other, again and again
         self.sent = 0
         self.muted = False
         self._port = port
@@ -96,6 +96,7 @@ class Camera:
         head(handler, Content_Type="multipart/x-mixed-replace; boundary=frame")
         while not unplugged.wait(0.01):
             if not self.muted:
-                part = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(self.part)}\r\n\r\n".encode()
-                handler.wfile.write(part + self.part + b"\r\n")
+                picture = self.pictures[self.sent % len(self.pictures)]
+                part = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+                handler.wfile.write(part + picture + b"\r\n")
                 self.sent += 1

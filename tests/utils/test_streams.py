@@ -49,11 +49,11 @@ def _no_thread_stays():
 
 
 class Recording:
-    """A capture that has so many pictures, of the grey level of their number, `broken` ones aside. It tells its length
-    where `length`."""
+    """A capture that has so many pictures, of the grey level of their number, apart from those that are broken (as
+    FFmpeg tells it) or cannot be decoded (as others do). It tells its length where `length`."""
 
-    def __init__(self, frames=10, *, broken=(), length=0, fps=25.0):
-        self.frames, self.broken, self.number = frames, broken, 0
+    def __init__(self, frames=10, *, broken=(), undecodable=(), length=0, fps=25.0):
+        self.frames, self.broken, self.undecodable, self.number = frames, broken, undecodable, 0
         self.told = {cv2.CAP_PROP_FRAME_COUNT: length or -(10**18), cv2.CAP_PROP_FPS: fps}
         self.released = False
 
@@ -65,10 +65,10 @@ class Recording:
 
     def grab(self):
         self.number += 1
-        return self.number <= self.frames
+        return self.number <= self.frames and self.number not in self.broken
 
     def retrieve(self):
-        return self.number not in self.broken, np.full((4, 4, 3), self.number, np.uint8)
+        return self.number not in self.undecodable, np.full((4, 4, 3), self.number, np.uint8)
 
     def release(self):
         self.released = True
@@ -173,11 +173,12 @@ def test_close_ends_a_reader_whose_frame_nobody_takes(captures):
 
 
 def test_broken_frames_are_told_and_left_out(captures, capsys):
-    captures(Recording(4, broken=(1, 3), length=4))
-    assert [frame.number for batch in StreamSource(["0"]) for frame in batch] == [2, 4]
+    captures(Recording(7, broken=(1, 4, 5), undecodable=(3,), length=7))
+    assert [frame.number for batch in StreamSource(["0"]) for frame in batch] == [2, 6, 7]
     told = capsys.readouterr().err
-    assert "stream 1/1 0: frame 1 is broken and is skipped" in told
-    assert "frame 3 is broken" in told
+    assert [number for number in range(1, 9) if f"stream 1/1 0: frame {number} is broken and is skipped" in told] == [
+        *(1, 3, 4, 5)
+    ]
 
 
 def test_numbers_go_on_after_a_loss(captures, capsys):
@@ -371,6 +372,35 @@ def test_ctrl_c_ends_all_threads(camera, closed_port):
             if count == 3:
                 _thread.interrupt_main()
     assert not [thread for thread in threading.enumerate() if isinstance(thread, StreamReader)]
+
+
+def test_a_source_that_is_asked_to_end_does(camera, closed_port):
+    asked = threading.Event()
+    with StreamSource([closed_port], patience=PATIENT) as source:
+        source.end_when(asked.is_set)
+        threading.Timer(0.1, asked.set).start()
+        assert list(source) == []  # though nothing ever comes
+    assert source.skipped == []
+    with StreamSource([camera().url], patience=PATIENT) as source:
+        source.end_when(lambda: True)
+        assert list(source) == []
+
+
+def test_broken_pictures_do_not_end_a_stream(camera, capsys):
+    one = camera(level=60)
+    [whole] = one.pictures
+    one.pictures += [whole, b"", b"garbage", whole[:200], whole[:-100] + b"\xff\xd8", whole]
+    greys = []
+    with StreamSource([one.url], patience=PATIENT) as source:
+        for [frame] in source:
+            assert frame.image.shape == (48, 64, 3)
+            greys.append(frame.image.mean())
+            if len(greys) == 20:
+                break
+    assert sum(abs(grey - 60) < 2 for grey in greys) >= 5
+    told = capsys.readouterr().err
+    assert told.count("connected") == 1
+    assert " is broken and is skipped" in told
 
 
 # ---------------------------------------------------------------------------------------------------------------- rtsp

@@ -156,6 +156,17 @@ def test_no_temporary_folder_stays_behind(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_list_that_is_asked_to_end_does():
+    with serving(sites({"/a.jpg": jpeg(1), "/b.jpg": jpeg(1)})) as server:
+        seen = []
+        with WebFileSource([f"{server}/a.jpg", f"{server}/b.jpg"]) as source:
+            source.end_when(lambda: seen)
+            for [frame] in source:
+                seen.append(frame.path.name)
+        assert seen == ["a.jpg"]
+        assert source.skipped == []
+
+
 def test_a_stream_under_the_name_of_a_file():
     def live(handler):
         head(handler, Content_Type="multipart/x-mixed-replace; boundary=frame")
