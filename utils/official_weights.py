@@ -10,14 +10,13 @@ from utils.errors import InputError
 from utils.files import ROOT
 
 RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v6.1"
-NAMES = tuple(f"yolov5{size}{kind}" for kind in ("", "6") for size in "nsmlx")
 MAX_BYTES = 500_000_000  # the largest, yolov5x6, has 282 MB
 
 
 def official_weights(name: str) -> Path:
-    """The file <name>.pt for one of NAMES, from the working directory, the repository or torch.hub's directory of
-    checkpoints; else downloaded to the last of these, which the log says. Raises InputError, with where to put the file
-    by hand, where that fails.
+    """The file <name>.pt of a published model (yolov5n to yolov5x6), from the working directory, the repository or
+    torch.hub's directory of checkpoints; else downloaded to the last of these, which the log says. Raises InputError,
+    with where to put the file by hand, where that fails.
 
     Differs from v6.1: not downloaded into the working directory.
     """
