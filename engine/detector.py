@@ -56,9 +56,10 @@ def run(opt: Namespace) -> Detected:
     files it ends the run with what is done so far, and StoppedBySignal is raised."""
     check_options(opt)
     with open_source(here_or_shipped(opt.source), vid_stride=opt.vid_stride) as source, StopSignals() as signals:
+        source.end_when(lambda: signals.received)
         predictor = Predictor(opt)
         save_dir = make_run_dir(opt)
-        with opened_sinks(opt, save_dir, predictor.names) as sinks:
+        with opened_sinks(opt, save_dir, predictor.names, live=source.live) as sinks:
             boxes = save_all(looked_at(source, predictor, opt, save_dir), sinks, predictor, signals)
     result = Detected(save_dir, predictor.frames, boxes, tuple(source.skipped), predictor.mean_ms)
     report(result, source, predictor.imgsz, labels=sum(sink.count for sink in sinks if isinstance(sink, LabelSink)))
@@ -121,12 +122,14 @@ def make_run_dir(opt: Namespace) -> Path | None:
 
 # ------------------------------------------------------------------------------------------------------------- outputs
 @contextmanager
-def opened_sinks(opt: Namespace, save_dir: Path | None, names: Mapping[int, str]) -> Iterator[list[Sink]]:
+def opened_sinks(
+    opt: Namespace, save_dir: Path | None, names: Mapping[int, str], *, live: bool
+) -> Iterator[list[Sink]]:
     """The sinks that the options ask for; closed at the end, also where the run breaks off."""
     sinks: list[Sink] = []
     try:
         if not opt.nosave:
-            sinks.append(AnnotatedSink(save_dir))
+            sinks.append(AnnotatedSink(save_dir, live=live))
         if opt.save_txt:
             sinks.append(LabelSink(save_dir / "labels", with_confidence=opt.save_conf))
         if opt.save_crop:

@@ -20,8 +20,8 @@ class Frame:
         number, frames: in a video or stream the picture's number from 1, those that were left out counted, and how many
             there are (0: nobody knows, as in a live stream); 0 and 0 for an image file.
         fps: frames a second of the video or stream, before --vid-stride; 0 for an image file.
-        seconds: when it came, on a clock that all streams of the run share and that never goes back; None where fps and
-            number tell its time, as in files.
+        seconds: when it is shown, in a file from its start; when it came, in a stream, on a clock that all streams of
+            the run share and that never goes back; None where fps and number tell it.
     """
 
     path: Path

@@ -49,8 +49,8 @@ def read_frames(path: Path, index: int, total: int, *, vid_stride: int) -> Itera
         return
     if not path.is_file():
         raise InputError(f"expected a video in {path}, got no such file")
-    for image, number, frames, fps in read_video(path, stride=vid_stride):
-        yield [Frame(path, image, index, total, number=number, frames=frames, fps=fps)]
+    for image, number, frames, fps, seconds in read_video(path, stride=vid_stride):
+        yield [Frame(path, image, index, total, number=number, frames=frames, fps=fps, seconds=seconds)]
 
 
 def find_media(source: str | Path) -> list[Path]:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -145,16 +144,15 @@ class AnnotatedSink:
     frame of another size than the first one's is fitted into it.
 
     Args:
-        live: the frames are of streams, side by side: one that does not tell its length plays as it came, by the clock
-            (seconds). Else videos come one after the other, and each plays at its own rate.
+        live: the frames are of streams, side by side. Else videos come one after the other.
 
-    Differs from v6.1: a stream from which frames are dropped plays at its true speed, not faster.
+    Differs from v6.1: each frame is shown at its own time, so that a stream from which frames are dropped plays no
+    faster than it was.
     """
 
-    def __init__(self, directory: Path, *, live: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, directory: Path, *, live: bool = False) -> None:
         self.directory = directory
         self.live = live
-        self._clock = clock
         self._videos: dict[str, VideoSink] = {}
 
     def write(self, found: Found) -> None:
@@ -163,9 +161,8 @@ class AnnotatedSink:
         if not frame.is_video:
             write_image(self.directory / f"{found.stem}{frame.path.suffix}", found.annotated)
             return
-        in_time = self.live and not frame.frames
-        seconds = self._clock() if in_time else (frame.number - 1) / usable_fps(frame.fps)
-        self._video(found).write(found.annotated, seconds)
+        by_rate = (frame.number - 1) / usable_fps(frame.fps)
+        self._video(found).write(found.annotated, by_rate if frame.seconds is None else frame.seconds)
 
     def _video(self, found: Found) -> VideoSink:
         if found.stem not in self._videos:

@@ -32,12 +32,13 @@ BT709, BT601, LIMITED = 1, 6, 1  # ITU-T H.273: primaries and transfer, matrix; 
 
 class VideoFrame(NamedTuple):
     """One picture of a video: BGR uint8 (h, w, 3), its number from 1, the number of frames (0 where the file does not
-    tell), frames a second of the file."""
+    tell), frames a second of the file, and the second in which it is shown, as steps need not be even."""
 
     image: np.ndarray
     number: int
     total: int
     fps: float
+    seconds: float
 
 
 def usable_fps(fps: float) -> float:
@@ -68,7 +69,7 @@ def read_video(path: str | Path, *, stride: int = 1) -> Iterator[VideoFrame]:
                 continue
             decoded, image = capture.retrieve()
             if decoded:
-                yield VideoFrame(image, number, total, fps)
+                yield VideoFrame(image, number, total, fps, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
             else:
                 LOGGER.warning(f"frame {number} of {path} is broken and is skipped")
         _tell_a_short_end(path, number, total)

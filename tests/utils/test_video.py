@@ -142,6 +142,7 @@ def test_frames_are_shown_at_their_times(tmp_path):
     times = [100, 100.5, 100.6, 103, 103.01]
     _, frames = decoded(make_video(tmp_path / "a.mp4", frames=5, times=times))
     assert [seconds + 100 for seconds, _ in frames] == pytest.approx(times, abs=1e-4)
+    assert [frame.seconds + 100 for frame in read_video(tmp_path / "a.mp4")] == pytest.approx(times, abs=1e-4)
 
 
 @pytest.mark.parametrize(
