@@ -1,14 +1,12 @@
 """What --source means: files here or on the web, streams and webcams, or the screen. How each is read, its own file
 knows. Not for labelled sets: utils/labels.py."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from utils import media_files
 from utils.downloads import LiveContent, checked_url, shown
 from utils.errors import InputError
 from utils.frames import Frame, Source
-from utils.media_files import LIST_SUFFIXES, list_lines
+from utils.media_files import LIST_SUFFIXES, FileSource, list_lines
 from utils.screen import ScreenSource, is_screen
 from utils.streams import SCHEMES, StreamSource
 from utils.web_files import WebFileSource, is_web_file
@@ -17,14 +15,7 @@ KINDS = (
     "an image, a video, a directory, a glob pattern, a .txt or .streams list, an http(s), rtsp or rtmp address, "
     "the number of a webcam or 'screen'"
 )
-__all__ = ["FileSource", "Frame", "Source", "open_source"]
-
-
-class FileSource(media_files.FileSource):
-    """media_files.FileSource frame by frame instead of batch by batch, for callers that take no streams."""
-
-    def __iter__(self) -> Iterator[Frame]:
-        return (frame for batch in super().__iter__() for frame in batch)
+__all__ = ["Frame", "Source", "open_source"]
 
 
 def open_source(source: str | Path, *, vid_stride: int = 1) -> Source:
@@ -51,12 +42,12 @@ def open_source(source: str | Path, *, vid_stride: int = 1) -> Source:
     if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return _open_list(path, vid_stride)
     if path.exists():
-        return media_files.FileSource(text, vid_stride=vid_stride)
+        return FileSource(text, vid_stride=vid_stride)
     if is_screen(text):
         return ScreenSource(text)
     if text.isdecimal():
         return StreamSource([text], vid_stride=vid_stride)
-    return media_files.FileSource(text, vid_stride=vid_stride)
+    return FileSource(text, vid_stride=vid_stride)
 
 
 def _open_address(address: str, vid_stride: int) -> Source:
@@ -81,7 +72,7 @@ def _open_list(list_file: Path, vid_stride: int) -> Source:
         found = " and ".join(f"the {kind} {shown(line)}" for kind, line in first_of.items())
         raise InputError(f"--source: expected lines of one kind, got {found} in {list_file}")
     if "file" in first_of:
-        return media_files.FileSource(list_file, vid_stride=vid_stride)
+        return FileSource(list_file, vid_stride=vid_stride)
     return (StreamSource if "stream" in first_of else WebFileSource)(lines, vid_stride=vid_stride)
 
 

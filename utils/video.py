@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from utils.captures import grab_past_broken
 from utils.errors import InputError
 from utils.log import LOGGER
 
@@ -63,8 +64,10 @@ def read_video(path: str | Path, *, stride: int = 1) -> Iterator[VideoFrame]:
         total = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         fps = usable_fps(capture.get(cv2.CAP_PROP_FPS))
         number = 0
-        while capture.grab():
-            number += 1
+        while (broken := grab_past_broken(capture)) is not None:
+            for lost in range(number + 1, number + broken + 1):
+                LOGGER.warning(f"frame {lost} of {path} is broken and is skipped")
+            number += broken + 1
             if (number - 1) % stride:
                 continue
             decoded, image = capture.retrieve()

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import cv2
@@ -90,9 +91,7 @@ def test_list_files(folder, monkeypatch):
     assert find_media(folder / "list.txt") == [folder / "b.jpg"]
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\n\n", b"notes.md\n", b"0\n", b"\xff\xfe\x00"]
-)
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"notes.md\n", b"0\n", b"\xff\xfe\x00"])
 def test_list_files_without_paths_are_told_by_name(tmp_path, content):
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(InputError, match=r"list\.txt"):
@@ -113,6 +112,23 @@ def test_broken_files_are_told_by_name_and_the_rest_goes_on(tmp_path, capsys):
     assert all(name in told for name in ("b.jpg", "c.png", "d.mp4"))
     assert len(list(source)) == 4  # may be iterated again
     assert len(source.skipped) == 3
+
+
+def test_a_video_goes_on_after_a_broken_frame(tmp_path, capsys):
+    file = tmp_path / "a.avi"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        writer.write(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    content = bytearray(file.read_bytes())
+    fourth = [match.start() for match in re.finditer(b"\xff\xd8\xff", bytes(content))][3]
+    content[fourth : fourth + 400] = bytes(400)
+    file.write_bytes(content)
+    assert [frame.number for frame in frames_of(file)] == [1, 2, 3, 5, 6, 7, 8]
+    told = capsys.readouterr().err
+    assert f"frame 4 of {file} is broken and is skipped" in told
+    assert "truncated" not in told
 
 
 def test_frames_say_what_they_are(tmp_path):

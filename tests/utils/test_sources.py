@@ -160,10 +160,6 @@ def test_the_screen(monkeypatch):
     assert opened == ["screen 1 0 0 640 480"]
 
 
-def test_frame_by_frame(folder):
-    assert [frame.path.name for frame in sources.FileSource("files.txt")] == ["a.jpg", "数字 é.jpg"]
-
-
 def test_broken_pictures_among_others(folder):
     (folder / "broken.jpg").write_bytes(cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()[:30])
     (folder / "none.mp4").write_bytes(b"")
