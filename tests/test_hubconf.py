@@ -177,7 +177,7 @@ def test_an_exported_file_is_a_backend(monkeypatch, weights):
     assert load("custom", path="model.abc")(np.zeros((9, 9, 3), np.uint8)).pred[0].shape == (0, 6)
 
 
-# -------------------------------------------------------------------------------------------------- beside other modules
+# ------------------------------------------------------------------------------------------------- beside other modules
 def python(code, cwd):
     """What code prints, in a new interpreter in that directory, which is on its path."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
