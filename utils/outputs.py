@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,12 +69,16 @@ class Sinks:
     disk is full, a directory read-only), the log tells what and why, it gets no more frames of that picture, video or
     stream, and everything else goes on. Use as a context manager, or call close().
 
-    failed: what is not complete, such as "labels of street", in the order in which it failed.
+    failed: what is not complete, such as "writing labels of street", in the order in which it failed. Iteration gives
+    the sinks.
     """
 
     def __init__(self, sinks: Mapping[str, Sink]) -> None:
         self._sinks = dict(sinks)
         self.failed: list[str] = []
+
+    def __iter__(self) -> Iterator[Sink]:
+        return iter(self._sinks.values())
 
     def write(self, found: Found) -> None:
         """Adds one frame to each."""

@@ -260,6 +260,7 @@ def test_no_sinks():
     with Sinks({}) as sinks:
         sinks.write(found())
     assert sinks.failed == []
+    assert list(sinks) == []
 
 
 def test_a_failing_sink_costs_neither_others_nor_other_pictures(capsys):
@@ -271,6 +272,7 @@ def test_a_failing_sink_costs_neither_others_nor_other_pictures(capsys):
     assert sound.written == ["a", "bad_1", "bad_2", "b"]
     assert sound.closed
     assert sinks.failed == ["writing labels of bad", "finishing labels"]
+    assert list(sinks) == [failing, sound]
     told = capsys.readouterr().err
     assert told.count("No space left") == 2
     assert "writing labels of bad failed" in told
