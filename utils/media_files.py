@@ -35,6 +35,8 @@ class FileSource(Source):
     def __iter__(self) -> Iterator[list[Frame]]:
         self.skipped.clear()
         for index, path in enumerate(self.paths, start=1):
+            if self._asked_to_end():
+                return
             try:
                 yield from read_frames(path, index, len(self), vid_stride=self.vid_stride)
             except InputError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
+from utils.extras import need
 from utils.frames import Frame, Source
 from utils.log import LOGGER
 from utils.video import DEFAULT_FPS
@@ -67,7 +68,7 @@ class ScreenSource(Source):
     def __iter__(self) -> Iterator[list[Frame]]:
         self.skipped.clear()
         number = 0
-        while True:
+        while not self._asked_to_end():
             try:
                 image = self._grab()
             except InputError as error:
@@ -98,11 +99,10 @@ class ScreenSource(Source):
 
 
 def _open_grabber():  # noqa: ANN202  (of the package mss, which may be missing)
-    try:
-        import mss
-        from mss.exception import ScreenShotError
-    except ModuleNotFoundError as error:
-        raise InputError("--source screen needs the package mss: pip install -r requirements-screen.txt") from error
+    need(["mss"], "requirements-screen.txt", purpose="--source screen")
+    import mss
+    from mss.exception import ScreenShotError
+
     try:
         return mss.MSS()
     except ScreenShotError as error:

@@ -30,7 +30,7 @@ class Patience:
     in a row without a frame until it is given up (before its first frame, and after it), and the seconds before the
     next try, doubled each time up to the longest."""
 
-    connect_s: float = 8.0
+    connect_s: float = 10.0
     silence_s: float = 5.0
     first_tries: int = 3
     tries: int = 8

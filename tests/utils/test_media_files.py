@@ -114,6 +114,14 @@ def test_broken_files_are_told_by_name_and_the_rest_goes_on(tmp_path, capsys):
     assert len(source.skipped) == 3
 
 
+def test_files_that_are_asked_to_end_do(folder):
+    source, seen = FileSource(folder), []
+    source.end_when(lambda: len(seen) == 2)
+    for [frame] in source:
+        seen.append(frame.path.name)
+    assert len(seen) == 2
+
+
 def test_a_video_goes_on_after_a_broken_frame(tmp_path, capsys):
     file = tmp_path / "a.avi"
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))

@@ -103,6 +103,13 @@ def test_the_part_that_is_taken(screens, source, size_hw, corner, capsys):
     assert "the screen ends after 3 pictures" in capsys.readouterr().err
 
 
+def test_a_screen_that_is_asked_to_end_does(screens):
+    with ScreenSource("screen") as source:
+        source.end_when(lambda: True)
+        assert list(source) == []
+        assert source.skipped == []
+
+
 @pytest.mark.parametrize(
     ("source", "told"),
     [
