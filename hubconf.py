@@ -38,7 +38,7 @@ _NAMES = (
 
 
 def custom(
-    path: str = "path/to/model.pt",
+    path: str | pathlib.Path | list[str | pathlib.Path] = "path/to/model.pt",
     autoshape: bool = True,
     _verbose: bool = True,
     device: str | int | torch.device | None = None,
@@ -47,7 +47,7 @@ def custom(
 ) -> AutoShape | DetectionModel | Backend:
     """Your own model: a .pt of train.py or of YOLOv5, or an exported file.
 
-    path: where it is.
+    path: where it is; a list of several makes an ensemble.
     autoshape: for images of any kind; False gives the network itself.
     _verbose, verbose: False keeps the log quiet but for warnings (torch.hub.load keeps `verbose` for itself).
     device: "cpu", 0, "cuda:0", ...; None for the best there is.

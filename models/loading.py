@@ -2,7 +2,7 @@
 asks of its entry points: hubconf.py."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,13 +30,13 @@ Device = str | int | torch.device | None
 
 
 def load_path(
-    path: str | Path, *, autoshape: bool = True, verbose: bool = True, device: Device = None
+    path: str | Path | Sequence[str | Path], *, autoshape: bool = True, verbose: bool = True, device: Device = None
 ) -> AutoShape | DetectionModel | Backend:
-    """The model of a file, .pt or exported.
+    """The model of a file, .pt or exported; of several, their ensemble.
 
     Args:
         autoshape: as AutoShape, for images; else as it is: of a .pt the DetectionModel, not fused, in eval mode, which
-            can be trained; of an exported file its Backend.
+            can be trained; of exported or several files their Backend.
         verbose: False keeps the log quiet but for warnings.
         device: as in select_device, or a torch.device; None for the best there is.
 
@@ -47,7 +47,7 @@ def load_path(
     """
     with _quiet(not verbose):
         chosen = select_device("" if device is None else str(device))
-        if autoshape or Path(path).suffix.lower() != ".pt":
+        if autoshape or not isinstance(path, (str, Path)) or Path(path).suffix.lower() != ".pt":
             backend = load_backend(path, chosen)
             return AutoShape(backend) if autoshape else backend
         return build_model(read_checkpoint(path)).eval().to(chosen)

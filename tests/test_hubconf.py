@@ -15,6 +15,11 @@ import hubconf
 from models.autoshape import AutoShape
 from models.backend import Backend
 from models.common import dynamic_layers
+from models.ensemble import Ensemble
+from models.export_metadata import Metadata
+from models.export_onnx import export_onnx
+from models.export_options import ExportOptions
+from models.export_torchscript import export_torchscript
 from models.weights import load_model, save_checkpoint
 from models.yolo import DetectionModel
 from utils import official_weights as published
@@ -84,6 +89,13 @@ def test_the_network_itself_can_be_trained(weights):
     torch.testing.assert_close(network(images)[0], load_model(weights)(images)[0], atol=1e-3, rtol=1e-3)
     sum(level.sum() for level in network.train()(torch.rand(2, 3, 64, 64))).backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_several_files_are_an_ensemble(weights):
+    images = torch.rand(1, 3, 64, 64)
+    one, two = (load("custom", path=path, device="cpu")(images) for path in (weights, [weights, str(weights)]))
+    torch.testing.assert_close(two, torch.cat((one, one), 1))
+    assert isinstance(load("custom", path=[weights, weights], autoshape=False), Ensemble)
 
 
 @pytest.mark.parametrize(
@@ -166,15 +178,24 @@ def test_a_dynamic_model_starts_as_the_published_static_one(nano, capsys):
     torch.testing.assert_close(found[:, 4:], expected[:, 4:], atol=0.05, rtol=0)
 
 
-def test_an_exported_file_is_a_backend(monkeypatch, weights):
-    class Runtime(Backend):
-        def _infer(self, images):
-            return torch.zeros(len(images), 1, 7)
-
-    loaders = {".abc": lambda file, wanted: Runtime({0: "a", 1: "b"}, 32, wanted.device)}
-    monkeypatch.setattr("models.backends.BACKENDS", loaders)
-    assert isinstance(load("custom", path="model.abc", autoshape=False), Runtime)
-    assert load("custom", path="model.abc")(np.zeros((9, 9, 3), np.uint8)).pred[0].shape == (0, 6)
+# ------------------------------------------------------------------------------------------------------- exported files
+@pytest.mark.parametrize(("suffix", "export"), [(".torchscript", export_torchscript), (".onnx", export_onnx)])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_an_exported_file(weights, tmp_path, suffix, export, dynamic):
+    if suffix == ".onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+    network, size_hw = load_model(weights), (64, 96)
+    metadata = Metadata(dict(network.names), imgsz=size_hw, dynamic=dynamic)
+    file = export(network, tmp_path / f"best{suffix}", ExportOptions(metadata, imgsz_hw=size_hw, dynamic=dynamic))
+    model = load("custom", path=file, device="cpu")
+    assert model.names == dict(enumerate(NAMES))
+    images = torch.rand(3, 3, *size_hw)
+    torch.testing.assert_close(model(images), network(images)[0], atol=1e-3, rtol=1e-3)
+    assert model([np.zeros((200, 300, 3), np.uint8)] * 2, size=160).s == (2, 3, *((128, 160) if dynamic else size_hw))
+    backend = load("custom", path=file, device="cpu", autoshape=False)
+    assert isinstance(backend, Backend)
+    assert torch.equal(backend(images), model(images))
 
 
 # ------------------------------------------------------------------------------------------------- beside other modules
@@ -208,6 +229,7 @@ def program(tmp_path, weights):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_programs_own_modules_imported_before(program):
     code = f"import utils.general, models.mine\n{LOAD}{LOAD}{USE}import utils.general as again\n"
     code += "import sys\nprint(again.NAME, utils.NAME, models.mine.NAME, utils.general is again)\n"
@@ -216,14 +238,20 @@ def test_a_programs_own_modules_imported_before(program):
     assert python(code, program) == expected
 
 
+@pytest.mark.slow
 def test_a_programs_own_modules_imported_after(program):
     code = f"{LOAD}import utils.general, models.mine\n{USE}print(utils.NAME, models.mine.NAME)"
     assert python(code, program) == ["2", "utils/__init__.py", "models/mine.py"]
 
 
+@pytest.mark.slow
 def test_without_such_modules_ours_stay(tmp_path, weights):
     (tmp_path / "best.pt").symlink_to(weights)
     (tmp_path / "models").mkdir()  # of weights, not of code
-    code = f"{LOAD}{USE}import sys, pickle\nprint('models.yolo' in sys.modules, repo in sys.path)\n"
+    optional = "matplotlib", "seaborn", "thop", "sklearn", "tensorboard", "onnxruntime"  # not in `dependencies`
+    code = (
+        f"import sys, pickle\nsys.modules.update(dict.fromkeys({optional}))\n{LOAD}assert 'pandas' not in sys.modules"
+    )
+    code += f"{USE}print('models.yolo' in sys.modules, repo in sys.path)\n"
     code += "print(type(pickle.loads(pickle.dumps(model))).__name__)"
     assert python(code, tmp_path) == ["2", "True", "False", "AutoShape"]
