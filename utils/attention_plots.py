@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.annotator import PALETTE_HEX, readable_on
 from utils.attention import LayerAttention, figures
-from utils.figures import INK, SERIES, SOFT_INK, add_legend, new_figure, save_figure, style_axes
+from utils.figures import INK, SERIES, SOFT_INK, add_legend, chart_names, new_figure, save_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def plot_attention(
     )
     blocks = axes.reshape(down * across, 2)
     for (bars, dots), layer in zip(blocks, layers, strict=False):
-        _draw_layer(bars, dots, layer, counts, {cls: names[cls] for cls in classes})
+        _draw_layer(bars, dots, layer, counts, chart_names({cls: names[cls] for cls in classes}))
     for cell in blocks[len(layers) :].flat:
         cell.set_axis_off()
     occurring = int(counts.any(0).sum())
@@ -94,7 +94,7 @@ def _draw_layer(
     means = [layer.mean, *(layer.attention[rows].mean(0) for rows in chosen)]
     texts = [f"all images ({len(counts):,})"]
     texts += [f"{name} ({rows.sum():,})" for name, rows in zip(names.values(), chosen, strict=True)]
-    _stacked_bars(bars, means, [text.replace("$", r"\$") for text in texts], gap=0.4)
+    _stacked_bars(bars, means, texts, gap=0.4)
     heat = "" if layer.temperature == 1 else f", temperature {layer.temperature:g}"
     style_axes(bars, layer.name + heat, x_label="mean attention in the images with labels of a class", grid="")
     style_axes(dots, y_label="attention, a dot an image", grid="y")

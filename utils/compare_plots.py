@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utils.comparison import Comparison, Measured, signed_interval
-from utils.figures import INK, SERIES, SOFT_INK, new_figure, save_figure, style_axes
+from utils.figures import INK, SERIES, SOFT_INK, chart_names, new_figure, save_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,8 @@ def plot_comparison(comparison: Comparison, file: Path) -> None:
     """Writes bars of mAP50-95 for all classes together and each by itself, and in line with them the differences to the
     first model with their 95 % intervals, hollow where the interval covers zero."""
     rows = shown_rows(comparison.models[0])
-    names = ["all classes", *(comparison.models[0].metrics.per_class[row].name for row in rows)]
+    shown = [comparison.models[0].metrics.per_class[row] for row in rows]
+    names = ["all classes", *chart_names({each.cls: each.name for each in shown}).values()]
     height = 1.7 + (len(names) + 0.5) * (0.14 + ROW_INCHES * len(comparison.models))
     figure, axes = new_figure(1, 2, size_inches=(12, height), sharey=True)
     _draw_bars(axes[0, 0], comparison.models, rows)
