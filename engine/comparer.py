@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from engine.validation import (
@@ -70,7 +71,7 @@ def run(opt: Namespace) -> Comparison:
         metrics, found = validate_with_matches(subject, loader)
         matches.append(found)
         measured.append(Measured(name, subject.file, *cost_of(subject.backend, imgsz), metrics))
-    measured = with_latency(measured, interleaved_ms(backends, imgsz))
+    measured = with_latency(measured, interleaved_ms(backends, grey_image(imgsz, device)))
     comparison = Comparison(tuple(with_differences(measured, matches)), imgsz, RESAMPLES, run_dir)
     report(comparison, per_class=opt.verbose or len(subjects[0].names) < 50)
     return comparison
@@ -146,22 +147,27 @@ def with_differences(measured: Sequence[Measured], matches: Sequence[ImageMatche
 
 
 # ------------------------------------------------------------------------------------------------------------- latency
+def grey_image(imgsz: int, device: torch.device) -> Tensor:
+    """One square image (1, 3, imgsz, imgsz)."""
+    return to_unit_float(torch.full((1, 3, imgsz, imgsz), 114).byte(), device)
+
+
 @torch.inference_mode()
-def interleaved_ms(backends: Sequence[Backend], imgsz: int) -> np.ndarray:
-    """Milliseconds (rounds, backends) of each network alone on one square image, rows in the order they were measured.
+def interleaved_ms(backends: Sequence[Backend], images: Tensor) -> np.ndarray:
+    """Milliseconds (rounds, backends) of each network alone on the images (B, 3, H, W), rows in the order they were
+    measured.
 
     A round runs every model once, and each round begins with another one, so that what else the machine does, or that
     it grows warm, falls on all of them alike.
     """
     device = backends[0].device
     timer, rounds, start = Timer(device), [], time.perf_counter()
-    image = to_unit_float(torch.full((1, 3, imgsz, imgsz), 114).byte(), device)
     for number in range(-WARMUP_ROUNDS, ROUNDS):
         row = np.zeros(len(backends))
         for place in range(len(backends)):
             chosen = (place + number) % len(backends)
             with timer:
-                backends[chosen](image)
+                backends[chosen](images)
             row[chosen] = 1000 * timer.last
         rounds.append(row)
         if number >= FEWEST_ROUNDS and time.perf_counter() - start > ROUNDS_SECONDS:

@@ -175,7 +175,7 @@ def test_rounds_take_turns(quick):
             return images
 
     calls = []
-    rounds = interleaved_ms([Named("a"), Named("b")], 32)
+    rounds = interleaved_ms([Named("a"), Named("b")], torch.zeros(1, 3, 32, 32))
     assert rounds.shape == (3, 2)
     assert (rounds > 0).all()
     assert "".join(calls) == "ba" + "ab" + "ba" + "ab"

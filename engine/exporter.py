@@ -1,0 +1,304 @@
+"""A checkpoint in, files of other runtimes out, each proven before it gets its name: what export.py does. Not for how a
+format is written (models/export_*.py), nor for how a file is compared (engine/export_proof.py)."""
+
+import shutil
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engine.export_images import calibration, images_to_compare, known_data
+from engine.export_proof import Proof, prove
+from engine.inputs import check_ranges, chosen_weights, flag_of, whole_strides
+from models.backend import Backend
+from models.backends import load_backend
+from models.export_formats import EXPORTERS, Format
+from models.export_metadata import Metadata
+from models.export_options import ExportOptions, Suppression
+from models.runtime_torch import TorchBackend
+from models.weights import Checkpoint, inference_model, read_checkpoint
+from models.yolo import DetectionModel
+from utils.data_config import DataConfig
+from utils.errors import InputError
+from utils.log import LOGGER
+from utils.torch_utils import select_device, to_channels_last_
+
+RANGES = {
+    "batch_size": (1, inf),
+    "opset": (12, 23),  # from what suppression needs to what torch writes
+    "topk_per_class": (1, inf),
+    "topk_all": (1, inf),
+    "conf_thres": (0, 1),
+    "iou_thres": (0, 1),
+}
+DEFAULTS = {"opset": 17, "workspace": 4.0}  # flags with a value, which count as given where it is another one
+SUPPRESSION = ("agnostic_nms", "topk_per_class", "topk_all", "iou_thres", "conf_thres")  # flags beside --nms
+REJECTED = "_rejected"  # what the stem of a file ends in that does not find what PyTorch finds
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file or folder that was made.
+
+    Attributes:
+        format: as --include calls it.
+        megabytes: of the file, or of all in the folder.
+        seconds: that the conversion took.
+        proof: None where the file cannot be run here, or gives no boxes (--train).
+    """
+
+    format: str
+    file: Path
+    megabytes: float
+    seconds: float
+    proof: Proof | None
+
+
+def run(opt: Namespace) -> list[Exported]:
+    """Exports with the options of export.py, each file beside the weights. Raises InputError where the input cannot be
+    used, and at the end where a file does not find what PyTorch finds: that one is called <stem>_rejected.
+
+    Differs from v6.1: each file is compared with PyTorch on real images; the default weights are the newest run's best;
+    a flag that none of the formats reads is an error, one that some don't read a warning.
+    """
+    formats = chosen_formats(opt)
+    check_options(opt, formats)
+    job = prepared(opt)
+    exported = []
+    for row in formats:
+        exported.append(exported_and_proven(row, job))
+    report(exported, job)
+    if faults := [f"{made.file}: {'; '.join(made.proof.faults)}" for made in exported if is_rejected(made)]:
+        raise InputError(f"not what PyTorch finds: {', '.join(faults)}")
+    return exported
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+def chosen_formats(opt: Namespace) -> list[Format]:
+    """The rows that --include names. Raises InputError for others, and where a format's packages are missing."""
+    names = list(dict.fromkeys([opt.include] if isinstance(opt.include, str) else opt.include))
+    if unknown := [name for name in names if name not in EXPORTERS]:
+        raise InputError(f"--include: expected one or more of {', '.join(EXPORTERS)}, got {', '.join(unknown)}")
+    if not names:
+        raise InputError(f"--include: expected one or more of {', '.join(EXPORTERS)}, got none")
+    formats = [EXPORTERS[name] for name in names]
+    for row in formats:
+        row.check_packages()
+    return formats
+
+
+def check_options(opt: Namespace, formats: list[Format]) -> None:
+    """Raises InputError for values out of range, and for flags that don't go together or that no format reads; warns of
+    those that only some of them read."""
+    check_ranges(opt, RANGES)
+    if opt.workspace <= 0:
+        raise InputError(f"--workspace: more than 0 GiB were expected, got {opt.workspace:g}")
+    if opt.half and opt.int8:
+        raise InputError("--half and --int8 are two precisions: give one of them")
+    if opt.train and (opt.nms or opt.half or opt.int8):
+        raise InputError("--train makes a file to be trained on, float32 and without suppression: leave out the rest")
+    if not opt.nms and suppression(opt) != Suppression():
+        flags = ", ".join(map(flag_of, SUPPRESSION))
+        raise InputError(f"{flags} are of the suppression that --nms puts into the file: give --nms too")
+    for name in given_choices(opt):
+        idle = [row.name for row in formats if name not in row.flags]
+        if len(idle) == len(formats):
+            readers = [row.name for row in EXPORTERS.values() if name in row.flags]
+            raise InputError(f"{flag_of(name)} does nothing for {', '.join(idle)}; it is for {', '.join(readers)}")
+        if idle:
+            LOGGER.warning(f"{flag_of(name)} does nothing for {', '.join(idle)}")
+
+
+def given_choices(opt: Namespace) -> list[str]:
+    """The flags that not every format reads, of those that were given."""
+    switches = ("half", "int8", "dynamic", "simplify", "nms", "train", "optimize", "inplace")
+    given = [name for name in switches if getattr(opt, name)]
+    return given + [name for name, value in DEFAULTS.items() if getattr(opt, name) != value]
+
+
+def suppression(opt: Namespace) -> Suppression:
+    """What the flags beside --nms ask for."""
+    return Suppression(opt.conf_thres, opt.iou_thres, opt.topk_per_class, opt.topk_all, opt.agnostic_nms)
+
+
+def size_of(opt: Namespace, stride: int) -> tuple[int, int]:
+    """(height, width) of --imgsz, one side or both, in multiples of the stride. Raises InputError for anything else."""
+    sides = [opt.imgsz] if isinstance(opt.imgsz, int) else list(opt.imgsz)
+    sides = tuple(sides * 2 if len(sides) == 1 else sides)
+    if len(sides) != 2 or min(sides) < 1:
+        raise InputError(f"--imgsz: expected one side or height and width in pixels, got {opt.imgsz}")
+    return whole_strides(sides, stride)
+
+
+# ---------------------------------------------------------------------------------------------------------------- work
+@dataclass(frozen=True)
+class Job:
+    """What all formats of a run have in common.
+
+    Attributes:
+        stem: path of the files without their suffixes.
+        checkpoint: of the weights.
+        images: to compare on.
+    """
+
+    stem: Path
+    checkpoint: Checkpoint
+    options: ExportOptions
+    device: torch.device
+    images: list[np.ndarray]
+
+    def model(self) -> DetectionModel:
+        """A fresh copy of the network, which a format's function may change."""
+        return inference_model(self.checkpoint, self.device, fuse=not self.options.train)
+
+    def reference(self) -> Backend:
+        """The network in PyTorch that files are compared with."""
+        return TorchBackend(to_channels_last_(self.model()))
+
+
+def prepared(opt: Namespace) -> Job:
+    """Weights, data and images of a run. Raises InputError where they cannot be used."""
+    weights = chosen_weights(opt.weights)
+    if len(weights) != 1 or weights[0].suffix != ".pt":
+        raise InputError(f"--weights: one .pt file was expected, got {', '.join(map(str, weights))}")
+    device = select_device(opt.device)
+    checkpoint = read_checkpoint(weights[0])
+    model = inference_model(checkpoint)
+    told = checkpoint.info.get("opt", {})
+    trained_with = {key: told[key] for key in ("data", "single_cls") if key in told}
+    data = known_data(opt.data, trained_with, weights[0])
+    options = export_options(opt, model, trained_with, data)
+    images = [] if opt.train else images_to_compare(data)
+    return Job(weights[0].with_suffix(""), checkpoint, options, device, images)
+
+
+def export_options(opt: Namespace, model: DetectionModel, trained_with: dict, data: DataConfig | None) -> ExportOptions:
+    """What the formats' functions are told. Raises InputError where --int8 has no images."""
+    stride = int(model.stride.max())
+    imgsz_hw = size_of(opt, stride)
+    nms = suppression(opt) if opt.nms else None
+    metadata = Metadata(
+        names=model.names,
+        stride=stride,
+        imgsz=imgsz_hw,
+        batch=opt.batch_size,
+        dynamic=opt.dynamic,
+        nms=asdict(nms) if nms else None,
+        train=opt.train,
+        trained_with=trained_with,
+    )
+    if opt.int8:
+        next(calibration(data, imgsz_hw))  # now, not after minutes
+    return ExportOptions(
+        metadata=metadata,
+        imgsz_hw=imgsz_hw,
+        batch_size=opt.batch_size,
+        dynamic=opt.dynamic,
+        half=opt.half,
+        int8=opt.int8,
+        calibration=partial(calibration, data, imgsz_hw) if opt.int8 else None,
+        nms=nms,
+        train=opt.train,
+        simplify=opt.simplify,
+        opset=opt.opset,
+        optimize=opt.optimize,
+        inplace=opt.inplace,
+        workspace=opt.workspace,
+        verbose=opt.verbose,
+    )
+
+
+def exported_and_proven(row: Format, job: Job) -> Exported:
+    """One format: written into a folder beside its place, compared, moved to its place with the proof beside it."""
+    name = f"{job.stem.name}{row.suffix}"
+    LOGGER.info(f"\n{row.name}: exporting {name}")
+    with folder_beside(job.stem) as folder:
+        started = time.perf_counter()
+        file = row.export(job.model(), folder / name, options_for(row, job.options))
+        seconds = time.perf_counter() - started
+        proof = proof_of(row, file, job)
+        made = Exported(row.name, job.stem.with_name(name), megabytes(file), seconds, proof)
+        if is_rejected(made):
+            made = replace(made, file=job.stem.with_name(f"{job.stem.name}{REJECTED}{row.suffix}"))
+        put_in_place(file, made.file, folder)
+    if proof:
+        proof.write(proof_file(made.file))
+    return made
+
+
+def options_for(row: Format, options: ExportOptions) -> ExportOptions:
+    """The options without those that the format does not read, so that the file's metadata is true."""
+    unread = {name: False for name in ("half", "int8", "dynamic", "train") if name not in row.flags}
+    if "nms" not in row.flags:
+        unread["nms"] = None
+    facts = {name: value for name, value in unread.items() if name in ("dynamic", "train", "nms")}
+    return replace(options, **unread, metadata=replace(options.metadata, **facts))
+
+
+def proof_of(row: Format, file: Path, job: Job) -> Proof | None:
+    """The comparison with PyTorch, told in the log; None, with a warning, where there is nothing to compare."""
+    options = options_for(row, job.options)
+    reason = "with --train it gives no boxes" if options.train else row.why_not_run()
+    if reason:
+        LOGGER.warning(f"{file.name} is not compared with PyTorch: {reason}")
+        return None
+    precision = "half" if options.half else "int8" if options.int8 else "float32"
+    exported = load_backend(file, job.device)
+    proof = prove(job.reference(), exported, job.images, size_hw=options.imgsz_hw, precision=precision, nms=options.nms)
+    LOGGER.info(proof.table())
+    return proof
+
+
+def is_rejected(made: Exported) -> bool:
+    """Whether the file does not find what PyTorch finds."""
+    return made.proof is not None and bool(made.proof.faults)
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+@contextmanager
+def folder_beside(stem: Path) -> Iterator[Path]:
+    """A folder that is gone at the end, on the disk where the files will be."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{stem.name}_", dir=stem.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_in_place(file: Path, place: Path, folder: Path) -> None:
+    """Moves a file or folder to its place, in one step; what was there before goes."""
+    if place.is_dir():
+        place.rename(folder / "before")
+    file.replace(place)
+
+
+def proof_file(file: Path) -> Path:
+    """Where the proof of a file is: yolov5n.onnx.proof.json."""
+    return file.with_name(f"{file.name}.proof.json")
+
+
+def megabytes(file: Path) -> float:
+    """Of a file, or of all in a folder."""
+    files = file.rglob("*") if file.is_dir() else [file]
+    return sum(each.stat().st_size for each in files if each.is_file()) / 1e6
+
+
+def report(exported: list[Exported], job: Job) -> None:
+    """Tells what was made, and how to use it."""
+    LOGGER.info("")
+    for made in exported:
+        state = "REJECTED" if is_rejected(made) else "proven" if made.proof else "not compared"
+        LOGGER.info(f"{made.file}: {made.megabytes:.1f} MB, {made.seconds:.1f} s, {state}")
+    usable = [made.file for made in exported if made.proof and not made.proof.faults]
+    if usable:
+        size = " ".join(map(str, job.options.imgsz_hw))
+        LOGGER.info(f"Detect:   python detect.py --weights {usable[0]} --imgsz {size}")
+        LOGGER.info(f"Validate: python val.py --weights {usable[0]}")
