@@ -6,6 +6,7 @@ from pathlib import Path
 from utils.downloads import LiveContent, checked_url, shown
 from utils.errors import InputError
 from utils.frames import Frame, Source
+from utils.log import LOGGER
 from utils.media_files import LIST_SUFFIXES, FileSource, list_lines
 from utils.screen import ScreenSource, is_screen
 from utils.streams import SCHEMES, StreamSource
@@ -44,6 +45,8 @@ def open_source(source: str | Path, *, vid_stride: int = 1) -> Source:
     if path.exists():
         return FileSource(text, vid_stride=vid_stride)
     if is_screen(text):
+        if vid_stride > 1:
+            LOGGER.warning("--vid-stride is left out: of the screen each picture is taken when it is needed")
         return ScreenSource(text)
     if text.isdecimal():
         return StreamSource([text], vid_stride=vid_stride)

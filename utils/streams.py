@@ -216,12 +216,17 @@ class StreamReader(threading.Thread):
                 return "no connection"
             length, fps = told_length(capture), told_fps(capture)
             LOGGER.info(f"{self.stream}: connected, {told_size(capture)} at {fps:.4g} fps")
-            received = 0
+            first = self._number + 1
             while not self._ending.is_set() and self._grab(capture):
-                received += 1
                 if (self._number - 1) % self.vid_stride == 0:
                     self._retrieve(capture, length, fps)
-            return "" if received and length else f"lost after {received} frames"
+            received = self._number - first + 1
+            if not (received and length):
+                return f"lost after {received} frames"
+            LOGGER.info(f"{self.stream}: ended after {received} of {length} frames")
+            return ""
+        except cv2.error as error:
+            return f"OpenCV gives up: {error.err or error}"
         finally:
             capture.release()
 

@@ -153,11 +153,14 @@ def test_a_camera_on_the_web(name):
     assert not [thread for thread in threading.enumerate() if isinstance(thread, StreamReader)]
 
 
-def test_the_screen(monkeypatch):
+def test_the_screen(monkeypatch, capsys):
     opened = []
     monkeypatch.setattr(sources, "ScreenSource", opened.append)
     open_source("screen 1 0 0 640 480")
     assert opened == ["screen 1 0 0 640 480"]
+    assert capsys.readouterr().err == ""
+    open_source("screen", vid_stride=2)
+    assert "--vid-stride is left out" in capsys.readouterr().err
 
 
 def test_broken_pictures_among_others(folder):

@@ -152,13 +152,14 @@ def test_the_stride_counts_from_the_first_frame(captures):
 
 
 @pytest.mark.parametrize(("frames", "length"), [(1, 1), (10, 10), (7, 10)])
-def test_a_stream_with_a_length_is_read_whole_and_once(captures, frames, length):
+def test_a_stream_with_a_length_is_read_whole_and_once(captures, frames, length, capsys):
     captures(Recording(frames, length=length), Recording(100))
     source = StreamSource(["0"], patience=IMPATIENT)
     taken = [frame for batch in source for frame in batch]
     assert [frame.number for frame in taken] == list(range(1, frames + 1))
     assert {(frame.frames, frame.seconds) for frame in taken} == {(length, None)}
     assert source.skipped == []
+    assert f"stream 1/1 0: ended after {frames} of {length} frames" in capsys.readouterr().err
 
 
 def test_close_ends_a_reader_whose_frame_nobody_takes(captures):
@@ -209,6 +210,18 @@ def test_a_bug_in_a_thread_is_not_swallowed(captures):
     captures(Recording(1), None)
     with pytest.raises(AttributeError, match="NoneType"):
         list(StreamSource(["0"], patience=IMPATIENT))
+
+
+def test_a_picture_that_opencv_cannot_handle_is_a_loss(captures, capsys):
+    class Odd(Recording):
+        def retrieve(self):
+            return True, cv2.cvtColor(np.zeros((2, 2), np.uint8), cv2.COLOR_BGR2GRAY)
+
+    captures(Odd(), Recording(3))
+    one = reader()
+    one.run()
+    assert one.take().number == 4
+    assert "OpenCV gives up: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("failed", "seconds"), [(0, 1), (1, 1), (2, 2), (4, 8), (6, 30), (1000, 30)])
@@ -349,7 +362,8 @@ def test_what_is_no_stream_is_given_up(content):
         assert source.skipped == source.paths
 
 
-def test_a_play_list_of_the_web_does_not_lead_to_files_here(tmp_path):
+@pytest.mark.parametrize("way", ["playlist", "redirect"])
+def test_an_address_on_the_web_does_not_lead_to_files_here(tmp_path, way):
     with VideoSink(tmp_path / "secret.mp4", fps=10, size_wh=(64, 48)) as sink:
         for _ in range(20):
             sink.write(np.zeros((48, 64, 3), np.uint8))
@@ -357,8 +371,10 @@ def test_a_play_list_of_the_web_does_not_lead_to_files_here(tmp_path):
     content = "\n".join(lines).encode()
 
     def answer(handler):
+        if way == "redirect":
+            return head(handler, 302, Location=f"file://{sink.file}", Content_Length=0)
         head(handler, Content_Length=len(content), Content_Type="application/vnd.apple.mpegurl")
-        handler.wfile.write(content)
+        return handler.wfile.write(content)
 
     with serving(answer) as server:
         source = StreamSource([f"{server}/list.m3u8"], patience=IMPATIENT)
