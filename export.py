@@ -33,6 +33,8 @@ def _add_exported(add: Add) -> None:
     add("--imgsz", "--img", "--img-size", nargs="+", type=int, default=[640, 640], help=size)
     add("--batch-size", type=int, default=1, help="pictures at a time (default: 1)")
     add("--dynamic", **SWITCH, help="batch, height and width stay free (default: as given)")
+    frozen = "a static twin: each dynamic layer as one plain convolution, with what that costs (default: as it is)"
+    add("--freeze-attention", **SWITCH, help=frozen)
     data = "data YAML of the pictures to compare on, and of --int8's scales (default: the training's, else data/images)"
     add("--data", default="", help=data)
 
@@ -86,6 +88,7 @@ def run(
     inplace: bool = False, train: bool = False, opset: int = 17, simplify: bool = False, workspace: float = 4.0,
     nms: bool = False, agnostic_nms: bool = False, topk_per_class: int = 100, topk_all: int = 100,
     iou_thres: float = 0.45, conf_thres: float = 0.25, device: str = "cpu", verbose: bool = False,
+    freeze_attention: bool = False,
 ):  # fmt: skip
     """Exports, with the flags as arguments. Returns a list of engine.exporter.Exported: format, file, size, proof.
     Raises InputError on unusable input, and where a file does not find what PyTorch finds."""

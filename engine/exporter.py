@@ -7,14 +7,17 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from engine.attention_freezer import frozen_twin
 from engine.export_images import calibration, images_to_compare, known_data
 from engine.export_proof import Proof, prove
 from engine.inputs import check_ranges, chosen_weights, flag_of, whole_strides
@@ -24,7 +27,7 @@ from models.export_formats import EXPORTERS, Format
 from models.export_metadata import Metadata
 from models.export_options import ExportOptions, Suppression
 from models.runtime_torch import TorchBackend
-from models.weights import Checkpoint, inference_model, read_checkpoint
+from models.weights import inference_model, read_checkpoint
 from models.yolo import DetectionModel
 from utils.data_config import DataConfig
 from utils.errors import InputError
@@ -42,6 +45,7 @@ RANGES = {
 DEFAULTS = {"opset": 17, "workspace": 4.0}  # flags with a value, which count as given where it is another one
 SUPPRESSION = ("agnostic_nms", "topk_per_class", "topk_all", "iou_thres", "conf_thres")  # flags beside --nms
 REJECTED = "_rejected"  # what the stem of a file ends in that does not find what PyTorch finds
+FROZEN = "_frozen"  # and of one whose attention no longer depends on the image
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,8 @@ def check_options(opt: Namespace, formats: list[Format]) -> None:
         raise InputError(f"--workspace: more than 0 GiB were expected, got {opt.workspace:g}")
     if opt.half and opt.int8:
         raise InputError("--half and --int8 are two precisions: give one of them")
-    if opt.train and (opt.nms or opt.half or opt.int8):
-        raise InputError("--train makes a file to be trained on, float32 and without suppression: leave out the rest")
+    if opt.train and (opt.nms or opt.half or opt.int8 or opt.freeze_attention):
+        raise InputError("--train makes a file to be trained on: leave out --nms, --half, --int8, --freeze-attention")
     if not opt.nms and suppression(opt) != Suppression():
         flags = ", ".join(map(flag_of, SUPPRESSION))
         raise InputError(f"{flags} are of the suppression that --nms puts into the file: give --nms too")
@@ -145,19 +149,19 @@ class Job:
 
     Attributes:
         stem: path of the files without their suffixes.
-        checkpoint: of the weights.
+        network: in eval mode, fused but for --train.
         images: to compare on.
     """
 
     stem: Path
-    checkpoint: Checkpoint
+    network: DetectionModel
     options: ExportOptions
     device: torch.device
     images: list[np.ndarray]
 
     def model(self) -> DetectionModel:
         """A fresh copy of the network, which a format's function may change."""
-        return inference_model(self.checkpoint, self.device, fuse=not self.options.train)
+        return deepcopy(self.network)
 
     def reference(self) -> Backend:
         """The network in PyTorch that files are compared with."""
@@ -171,17 +175,35 @@ def prepared(opt: Namespace) -> Job:
         raise InputError(f"--weights: one .pt file was expected, got {', '.join(map(str, weights))}")
     device = select_device(opt.device)
     checkpoint = read_checkpoint(weights[0])
-    model = inference_model(checkpoint)
+    network = inference_model(checkpoint, device, fuse=not opt.train)
     told = checkpoint.info.get("opt", {})
     trained_with = {key: told[key] for key in ("data", "single_cls") if key in told}
     data = known_data(opt.data, trained_with, weights[0])
-    options = export_options(opt, model, trained_with, data)
+    stem, frozen = weights[0].with_suffix(""), None
+    if opt.freeze_attention:
+        network, frozen = static_twin(opt, network, data, weights[0])
+        stem = stem.with_name(f"{stem.name}{FROZEN}")
+    options = export_options(opt, network, {"trained_with": trained_with, "frozen": frozen}, data)
     images = [] if opt.train else images_to_compare(data)
-    return Job(weights[0].with_suffix(""), checkpoint, options, device, images)
+    return Job(stem, network, options, device, images)
 
 
-def export_options(opt: Namespace, model: DetectionModel, trained_with: dict, data: DataConfig | None) -> ExportOptions:
-    """What the formats' functions are told. Raises InputError where --int8 has no images."""
+def static_twin(
+    opt: Namespace, network: DetectionModel, data: DataConfig | None, weights: Path
+) -> tuple[DetectionModel, dict[str, Any]]:
+    """What --freeze-attention makes of the network, and what that cost. Raises InputError where that cannot be told."""
+    if data is None:
+        raise InputError("--freeze-attention needs the mean attention over images: name their data YAML with --data")
+    imgsz = max(size_of(opt, int(network.stride.max())))
+    twin = frozen_twin(network, data, imgsz=imgsz, file=weights)
+    return twin.model, twin.facts()
+
+
+def export_options(
+    opt: Namespace, model: DetectionModel, facts: dict[str, Any], data: DataConfig | None
+) -> ExportOptions:
+    """What the formats' functions are told; facts: more for the files' metadata. Raises InputError where --int8 has no
+    images."""
     stride = int(model.stride.max())
     imgsz_hw = size_of(opt, stride)
     nms = suppression(opt) if opt.nms else None
@@ -193,7 +215,7 @@ def export_options(opt: Namespace, model: DetectionModel, trained_with: dict, da
         dynamic=opt.dynamic,
         nms=asdict(nms) if nms else None,
         train=opt.train,
-        trained_with=trained_with,
+        **facts,
     )
     if opt.int8:
         next(calibration(data, imgsz_hw))  # now, not after minutes

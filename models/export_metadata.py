@@ -28,6 +28,7 @@ class Metadata:
         task: always detect.
         nms: the settings of the suppression inside the file (models.export_options.Suppression), None without one.
         train: the file gives the heads' raw maps.
+        frozen: of a static twin of a dynamic network, what freezing the attention cost (engine/attention_freezer.py).
         trained_with: what is known of the training: data (path of the data YAML), single_cls.
     """
 
@@ -39,6 +40,7 @@ class Metadata:
     task: str = "detect"
     nms: dict[str, Any] | None = None
     train: bool = False
+    frozen: dict[str, Any] | None = None
     trained_with: dict[str, Any] = field(default_factory=dict)
 
     def as_texts(self) -> dict[str, str]:
@@ -177,6 +179,7 @@ READERS = {
     "task": _detect,
     "nms": _mapping,
     "train": _truth,
+    "frozen": _mapping,
     "trained_with": _trained_with,
 }
 
