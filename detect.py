@@ -78,6 +78,7 @@ def _add_results(add: Add) -> None:
     add("--save-conf", **SWITCH, help="with their confidence, 0 to 1, as a sixth column (default: without)")
     add("--save-crop", **SWITCH, help="each detection cut out, in crops/<class>/ (default: off)")
     add("--save-csv", **SWITCH, help="a table of all detections, predictions.csv (default: off)")
+    add("--save-json", **SWITCH, help="detections as COCO results, predictions.json (default: off)")
     add("--visualize", **SWITCH, help="feature maps of each layer and attention of dynamic ones (default: off)")
 
 
@@ -110,6 +111,7 @@ def run(
     save_conf: bool = False,
     save_crop: bool = False,
     save_csv: bool = False,
+    save_json: bool = False,
     nosave: bool = False,
     classes: list[int | str] | None = None,
     agnostic_nms: bool = False,

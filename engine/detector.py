@@ -2,9 +2,8 @@
 come from is in utils/sources.py, what is written in utils/outputs.py."""
 
 from argparse import Namespace
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -17,16 +16,36 @@ from engine.interruption import StoppedBySignal, StopSignals
 from engine.predictor import Predictor, image_size
 from models.weights import renew_checkpoint
 from utils.annotator import Annotator, class_colour
+from utils.class_names import counted
 from utils.errors import InputError
 from utils.files import increment_path
+from utils.fonts import drawable_names
 from utils.log import LOGGER
-from utils.outputs import AnnotatedSink, CropSink, CsvSink, Found, LabelSink, Sink, WindowSink, can_show, unique_stems
+from utils.outputs import (
+    AnnotatedSink,
+    CropSink,
+    CsvSink,
+    Found,
+    JsonSink,
+    LabelSink,
+    Sink,
+    Sinks,
+    WindowSink,
+    can_show,
+    unique_stems,
+)
 from utils.sources import Source, open_source
 from utils.speed import Speed
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED_PICTURES = "data/images"  # the default of --source
-SAVING = ("save_txt", "save_csv", "save_crop", "visualize")  # what needs a run directory beside the annotated pictures
+SAVING = (
+    "save_txt",
+    "save_csv",
+    "save_crop",
+    "save_json",
+    "visualize",
+)  # what needs a run directory beside the annotated pictures
 NOTHING = np.zeros((0, 6), np.float32)
 RANGES = {
     "conf_thres": (0, 1),
@@ -53,7 +72,8 @@ class Detected:
 def run(opt: Namespace) -> Detected:
     """One detection with the options of detect.py. Raises InputError where they, the source or the weights cannot be
     used; a file or stream among others that cannot be read is told and skipped. Ctrl+C is how one ends a stream; in
-    files it ends the run with what is done so far, and StoppedBySignal is raised."""
+    files it ends the run with what is done so far, and StoppedBySignal is raised. An output that cannot be written does
+    not cost the others, and raises InputError at the end."""
     check_options(opt)
     with open_source(here_or_shipped(opt.source), vid_stride=opt.vid_stride) as source, StopSignals() as signals:
         source.end_when(lambda: signals.received)
@@ -63,6 +83,8 @@ def run(opt: Namespace) -> Detected:
             boxes = save_all(looked_at(source, predictor, opt, save_dir), sinks, predictor, signals)
     result = Detected(save_dir, predictor.frames, boxes, tuple(source.skipped), predictor.mean_ms)
     report(result, source, predictor.imgsz, labels=sum(sink.count for sink in sinks if isinstance(sink, LabelSink)))
+    if sinks.failed:
+        raise InputError(f"not complete: {', '.join(sinks.failed)}; the lines above say why")
     if signals.received and not source.live:
         raise StoppedBySignal(signals.received)
     if opt.update:
@@ -71,29 +93,30 @@ def run(opt: Namespace) -> Detected:
     return result
 
 
-def save_all(everything: Iterable[Found], sinks: Sequence[Sink], predictor: Predictor, signals: StopSignals) -> int:
-    """Gives what is found to each sink and a line to the log, until a signal comes. Returns the number of boxes."""
+def save_all(everything: Iterable[Found], sinks: Sinks, predictor: Predictor, signals: StopSignals) -> int:
+    """Gives what is found to the sinks and a line to the log, until a signal comes or the window is closed. Returns the
+    number of boxes."""
     boxes = 0
-    for found in everything:
-        for sink in sinks:
-            sink.write(found)
-        boxes += len(found.detections)
-        LOGGER.info(frame_line(found, predictor))
-        if signals.received:
-            break
+    with suppress(KeyboardInterrupt):  # Q in the window, or Ctrl+C for the second time
+        for found in everything:
+            sinks.write(found)
+            boxes += len(found.detections)
+            LOGGER.info(frame_line(found, predictor))
+            if signals.received:
+                break
     return boxes
 
 
 def looked_at(source: Source, predictor: Predictor, opt: Namespace, save_dir: Path | None) -> Iterator[Found]:
     """What is found in each frame of the source, drawn where somebody wants to see it."""
-    stems = unique_stems(source.paths)
+    stems, drawn_names = unique_stems(source.paths), drawable_names(predictor.names)
     for frames in source:
         first = Found(frames[0], stems[frames[0].path], NOTHING)
         features = save_dir / first.numbered_stem if opt.visualize else None
         for frame, detections in zip(frames, predictor([frame.image for frame in frames], features), strict=True):
             found = Found(frame, stems[frame.path], detections)
             drawn = opt.view_img or not opt.nosave
-            yield replace(found, annotated=annotate(found, predictor.names, opt)) if drawn else found
+            yield replace(found, annotated=annotate(found, drawn_names, opt)) if drawn else found
 
 
 # ------------------------------------------------------------------------------------------------------------- options
@@ -121,27 +144,22 @@ def make_run_dir(opt: Namespace) -> Path | None:
 
 
 # ------------------------------------------------------------------------------------------------------------- outputs
-@contextmanager
-def opened_sinks(
-    opt: Namespace, save_dir: Path | None, names: Mapping[int, str], *, live: bool
-) -> Iterator[list[Sink]]:
-    """The sinks that the options ask for; closed at the end, also where the run breaks off."""
-    sinks: list[Sink] = []
-    try:
-        if not opt.nosave:
-            sinks.append(AnnotatedSink(save_dir, live=live))
-        if opt.save_txt:
-            sinks.append(LabelSink(save_dir / "labels", with_confidence=opt.save_conf))
-        if opt.save_crop:
-            sinks.append(CropSink(save_dir / "crops", names))
-        if opt.save_csv:
-            sinks.append(CsvSink(save_dir / "predictions.csv", names))
-        if opt.view_img and can_show():
-            sinks.append(WindowSink())
-        yield sinks
-    finally:
-        for sink in sinks:
-            sink.close()
+def opened_sinks(opt: Namespace, save_dir: Path | None, names: Mapping[int, str], *, live: bool) -> Sinks:
+    """The sinks that the options ask for, by what they write."""
+    sinks: dict[str, Sink] = {}
+    if not opt.nosave:
+        sinks["annotated pictures"] = AnnotatedSink(save_dir, live=live)
+    if opt.save_txt:
+        sinks["labels"] = LabelSink(save_dir / "labels", with_confidence=opt.save_conf)
+    if opt.save_crop:
+        sinks["crops"] = CropSink(save_dir / "crops", names)
+    if opt.save_csv:
+        sinks["predictions.csv"] = CsvSink(save_dir / "predictions.csv", names)
+    if opt.save_json:
+        sinks["predictions.json"] = JsonSink(save_dir / "predictions.json", names)
+    if opt.view_img and can_show():
+        sinks["window"] = WindowSink()
+    return Sinks(sinks)
 
 
 def annotate(found: Found, names: Mapping[int, str], opt: Namespace) -> np.ndarray:
@@ -154,19 +172,6 @@ def annotate(found: Found, names: Mapping[int, str], opt: Namespace) -> np.ndarr
 
 
 # ----------------------------------------------------------------------------------------------------------------- log
-def counted(detections: np.ndarray, names: Mapping[int, str]) -> str:
-    """ "4 persons, 1 bus", by class number; "(no detections)" where there are none."""
-    counts = sorted(Counter(detections[:, 5].astype(int).tolist()).items())
-    return ", ".join(f"{count} {plural(names[cls], count)}" for cls, count in counts) or "(no detections)"
-
-
-def plural(name: str, count: int) -> str:
-    """The name as it follows the count: 1 bus, 2 buses, 2 persons."""
-    if count == 1:
-        return name
-    return name + ("es" if name.endswith(("s", "x", "ch", "sh")) else "s")
-
-
 def frame_line(found: Found, predictor: Predictor) -> str:
     """The log line of one frame: which, the size that the network saw, what is in it, the network's time."""
     frame, (height, width) = found.frame, predictor.seen_hw
@@ -174,7 +179,7 @@ def frame_line(found: Found, predictor: Predictor) -> str:
     if frame.is_video:
         kind = f"video {frame.index}/{frame.total} ({frame.number}/{frame.frames or '?'})"
     place = frame.path.resolve() if frame.seconds is None else frame.path
-    counts = counted(found.detections, predictor.names)
+    counts = counted(found.detections[:, 5].tolist(), predictor.names)
     return f"{kind} {place}: {height}x{width} {counts}, {predictor.last_ms:.1f}ms"
 
 

@@ -2,7 +2,7 @@
 from or what becomes of the boxes: detector.py."""
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,13 @@ from models.runtime_torch import TorchBackend
 from utils.attention_plots import plot_image_attention
 from utils.augmentations import letterbox
 from utils.boxes import clip_boxes_, scale_boxes
+from utils.class_names import class_numbers
 from utils.data_config import load_data_config
 from utils.errors import InputError
 from utils.nms import non_max_suppression
 from utils.plots import plot_feature_maps
 from utils.speed import Speed, StageTimers
 from utils.torch_utils import select_device, to_unit_float
-
-TOLD_NAMES = 12  # of classes, in a message
 
 
 class Predictor:
@@ -36,7 +35,7 @@ class Predictor:
         device = select_device(opt.device)
         self.backend = load_backend(weights, device, half=opt.half, augment=opt.augment, dnn=opt.dnn)
         self.names = chosen_names(opt, self.backend, weights[0])
-        self.classes = class_numbers(opt.classes, self.names)
+        self.classes = class_numbers(opt.classes, self.names, told_as="--classes")
         if opt.visualize and not isinstance(self.backend, TorchBackend):
             raise InputError(f"--visualize looks into one network in PyTorch: one .pt was expected, got {weights[0]}")
         self.imgsz = network_size(image_size(opt), self.backend)
@@ -121,17 +120,3 @@ def chosen_names(opt: Namespace, backend: Backend, weights: Path) -> dict[int, s
     if data.nc != backend.nc:
         raise InputError(f"--data: expected the {backend.nc} classes of {weights}, got {data.nc} in {data.file}")
     return data.names
-
-
-def class_numbers(wanted: Sequence[str | int] | None, names: Mapping[int, str]) -> list[int] | None:
-    """--classes, each by its number or its name, as numbers; None where all are wanted. Raises InputError for what is
-    neither. A name that looks like a number is taken as the number."""
-    if wanted is None:
-        return None
-    numbers = {name: cls for cls, name in names.items()}
-    found = [int(item) if str(item).isdecimal() else numbers.get(item, -1) for item in wanted]
-    if unknown := [item for item, cls in zip(wanted, found, strict=True) if cls not in names]:
-        known = ", ".join(f"{cls} {name}" for cls, name in list(names.items())[:TOLD_NAMES])
-        more = ", ..." if len(names) > TOLD_NAMES else ""
-        raise InputError(f"--classes: expected numbers or names of {known}{more}, got {unknown[0]!r}")
-    return found

@@ -21,6 +21,7 @@ from utils.ema import ModelEma
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.log import LOGGER
+from utils.official_weights import address_of, is_official
 
 FORMAT, VERSION = "yolov5-dynamic", 1
 DROPPED = "anchor_grid"  # a buffer of old files: v6.1 and ours compute it from anchors and strides
@@ -56,6 +57,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Reads a file of weights onto the CPU; no code in it is run, whatever it holds. Raises InputError where there is
     no such file, where it names classes or functions that a checkpoint has no use for, or where it is no checkpoint."""
     file = Path(path)
+    if not file.is_file() and is_official(file):
+        raise InputError(f"weights: there is no file {file}. It is published at {address_of(file)}: download it first")
     content = load_inert(file)
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
         return _read_ours(file, content)

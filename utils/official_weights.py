@@ -1,6 +1,7 @@
 """The weights that YOLOv5 v6.1 was published with: found where people keep them, downloaded where a model is asked for
 by name and they are not here. Not for reading them: models/weights.py."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -11,6 +12,17 @@ from utils.files import ROOT
 
 RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v6.1"
 MAX_BYTES = 500_000_000  # the largest, yolov5x6, has 282 MB
+NAME = re.compile(r"yolov5[nsmlx]6?\.pt")
+
+
+def is_official(file: Path) -> bool:
+    """Whether it is called as one of the published files."""
+    return NAME.fullmatch(file.name) is not None
+
+
+def address_of(file: Path) -> str:
+    """Where the published file of that name is downloaded from."""
+    return f"{RELEASE}/{file.name}"
 
 
 def official_weights(name: str) -> Path:
@@ -24,7 +36,7 @@ def official_weights(name: str) -> Path:
     for folder in (Path(), ROOT, kept):
         if (folder / file).is_file():
             return folder / file
-    address = f"{RELEASE}/{file}"
+    address = address_of(kept / file)
     kept.mkdir(parents=True, exist_ok=True)
     try:
         return fetch(address, kept / file, max_bytes=MAX_BYTES)

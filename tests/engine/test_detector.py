@@ -12,8 +12,7 @@ from torch import nn
 
 import detect
 from engine import predictor as predictor_module
-from engine.detector import counted, plural
-from engine.predictor import class_numbers, image_size
+from engine.predictor import image_size
 from models.runtime_torch import TorchBackend
 from utils.annotator import class_colour
 from utils.errors import InputError
@@ -97,11 +96,7 @@ def test_everything_that_can_be_saved(pictures, seeing, capsys):
     features = {
         f"{stem}/stage0_Conv_features{suffix}" for stem in ("one", "one_2", *frames) for suffix in (".png", ".npy")
     }
-    crops = {
-        f"crops/{cls}/{stem}.jpg"
-        for cls in ("cat", "bus", "_a_b")
-        for stem in ("one", "one_2", *frames)
-    }
+    crops = {f"crops/{cls}/{stem}.jpg" for cls in ("cat", "bus", "_a_b") for stem in ("one", "one_2", *frames)}
     labels = {f"labels/{stem}.txt" for stem in ("one", "one_2", *frames)}
     assert files_below(result.save_dir) == {
         *("one.jpg", "one_2.png", "clip.mp4", "predictions.csv"),
@@ -277,23 +272,6 @@ def test_weights_may_be_a_list_of_one(pictures, seeing, weights):
     assert run(pictures / "one.jpg", weights=weights, nosave=True).boxes == 3
 
 
-NAMES = {0: "cat", 1: "bus", 2: "2"}
-
-
-@pytest.mark.parametrize(
-    ("wanted", "numbers"),
-    [(None, None), ([], []), ([1], [1]), (["1"], [1]), (["bus", "0"], [1, 0]), (["2"], [2])],
-)
-def test_classes_by_number_or_name(wanted, numbers):
-    assert class_numbers(wanted, NAMES) == numbers
-
-
-@pytest.mark.parametrize("wanted", [["dog"], [3], ["-1"], ["cat", "Bus"], [""]])
-def test_classes_that_there_are_none_of(wanted):
-    with pytest.raises(InputError, match="--classes: expected numbers or names of 0 cat, 1 bus, 2 2, got"):
-        class_numbers(wanted, NAMES)
-
-
 def test_the_newest_best_is_the_default(pictures, seeing, monkeypatch, tmp_path, capsys):
     file = tmp_path / "runs" / "train" / "exp" / "weights" / "best.pt"
     file.parent.mkdir(parents=True)
@@ -318,17 +296,6 @@ def test_view_img_without_the_means_is_told_and_left_out(pictures, seeing, monke
 )
 def test_image_sizes(given, size):
     assert image_size(Namespace(imgsz=given)) == size
-
-
-@pytest.mark.parametrize(
-    ("classes", "expected"),
-    [([], "(no detections)"), ([1], "1 bus"), ([1, 0, 1, 1], "1 cat, 3 buses"), ([0, 0], "2 cats")],
-)
-def test_counts(classes, expected):
-    detections = np.zeros((len(classes), 6))
-    detections[:, 5] = classes
-    assert counted(detections, {0: "cat", 1: "bus"}) == expected
-    assert plural("box", 2) == "boxes"
 
 
 @pytest.mark.parametrize(

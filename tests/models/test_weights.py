@@ -417,3 +417,12 @@ def test_renewing_drops_what_a_training_needs(tmp_path):
     renew_checkpoint(tmp_path / "last.pt")
     assert read_checkpoint(tmp_path / "last.pt").training is None
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_published_weights_that_are_not_here_have_an_address(tmp_path):
+    with pytest.raises(
+        InputError, match=r"no file .*yolov5s\.pt. It is published at https://\S+/v6\.1/yolov5s\.pt: down"
+    ):
+        read_checkpoint(tmp_path / "yolov5s.pt")
+    with pytest.raises(InputError, match=r"no file .*mine\.pt$"):
+        read_checkpoint(tmp_path / "mine.pt")
