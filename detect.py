@@ -30,7 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_input(add: Add) -> None:
-    source = "file, directory, glob, list, address, webcam number or screen (default: data/images)"
+    source = (
+        "file, directory, glob, .txt or .streams list, webcam number, rtsp/rtmp/http(s) stream, http(s) file, "
+        "screen [N] [left top width height] (default: data/images)"
+    )
     add("--source", default="data/images", help=source)
     add("--data", default="", help="data YAML whose class names are used (default: those in the weights)")
     size = "longer side, or height and width, in pixels (default: 640)"

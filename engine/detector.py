@@ -175,10 +175,11 @@ def annotate(found: Found, names: Mapping[int, str], opt: Namespace) -> np.ndarr
 def frame_line(found: Found, predictor: Predictor) -> str:
     """The log line of one frame: which, the size that the network saw, what is in it, the network's time."""
     frame, (height, width) = found.frame, predictor.seen_hw
-    kind = f"image {frame.index}/{frame.total}"
+    is_stream = not frame.path.suffix  # which streams' and screens' names don't have
+    kind = f"{'stream' if is_stream else 'video' if frame.is_video else 'image'} {frame.index}/{frame.total}"
     if frame.is_video:
-        kind = f"video {frame.index}/{frame.total} ({frame.number}/{frame.frames or '?'})"
-    place = frame.path.resolve() if frame.seconds is None else frame.path
+        kind += f" ({frame.number}/{frame.frames or '?'})"
+    place = frame.path if is_stream else frame.path.resolve()
     counts = counted(found.detections[:, 5].tolist(), predictor.names)
     return f"{kind} {place}: {height}x{width} {counts}, {predictor.last_ms:.1f}ms"
 
