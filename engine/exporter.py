@@ -32,6 +32,7 @@ from models.yolo import DetectionModel
 from utils.data_config import DataConfig
 from utils.errors import InputError
 from utils.log import LOGGER
+from utils.quiet import quiet
 from utils.torch_utils import select_device, to_channels_last_
 
 RANGES = {
@@ -273,7 +274,8 @@ def proof_of(row: Format, file: Path, job: Job) -> Proof | None:
         LOGGER.warning(f"{file.name} is not compared with PyTorch: {reason}")
         return None
     precision = "half" if options.half else "int8" if options.int8 else "float32"
-    exported = load_backend(file, job.device)
+    with quiet():  # what is said of files that people bring
+        exported = load_backend(file, job.device)
     proof = prove(job.reference(), exported, job.images, size_hw=options.imgsz_hw, precision=precision, nms=options.nms)
     LOGGER.info(proof.table())
     return proof

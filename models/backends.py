@@ -10,6 +10,7 @@ import torch
 from models.backend import Backend
 from models.ensemble import Ensemble
 from utils.errors import InputError
+from utils.log import LOGGER
 from utils.torch_utils import half_type
 
 
@@ -59,6 +60,8 @@ def _load(file: Path, wanted: Wanted) -> Backend:
         raise InputError(f"--weights: expected a file or folder that ends in {', '.join(BACKENDS)}, got {file}")
     if wanted.augment and loader is not _torch:
         raise InputError(f"--augment looks at other image sizes, which only .pt weights are sure to take, got {file}")
+    if wanted.dnn and loader is not _onnx:
+        raise InputError(f"--dnn runs .onnx files, got {file}")
     return loader(file, wanted)
 
 
@@ -70,13 +73,20 @@ def _torch(file: Path, wanted: Wanted) -> Backend:
     )
 
 
+def _tell_of_half(file: Path, wanted: Wanted) -> None:
+    if wanted.half:
+        LOGGER.warning(f"--half is left out: {file} has the precision that it was exported with")
+
+
 def _torchscript(file: Path, wanted: Wanted) -> Backend:
     from models.runtime_torchscript import TorchScriptBackend
 
+    _tell_of_half(file, wanted)
     return TorchScriptBackend(file, wanted.device)
 
 
 def _onnx(file: Path, wanted: Wanted) -> Backend:
+    _tell_of_half(file, wanted)
     if wanted.dnn:
         from models.runtime_dnn import DnnBackend
 
@@ -97,4 +107,5 @@ BACKENDS: dict[str, Callable[[Path, Wanted], Backend]] = {
     ".torchscript": _torchscript,
     ".onnx": _onnx,
     "_openvino_model": _openvino,
+    ".xml": _openvino,
 }

@@ -11,9 +11,10 @@ from models.export_openvino import METADATA_PATH
 from models.exported import ExportedBackend, as_array, one_line
 from utils.errors import InputError
 from utils.extras import need
+from utils.log import LOGGER
 
 REQUIREMENTS = "requirements-export.txt"
-SIXTEEN_BITS = ("BF16", "FP16")  # what OpenVINO calls a device's abilities
+SIXTEEN_BITS = {"BF16": "bf16", "FP16": "f16"}  # a device's ability -> the hint that asks for it, the first if it can
 
 
 class OpenVinoBackend(ExportedBackend):
@@ -68,11 +69,12 @@ def xml_of(file: Path) -> Path:
 def settings(core: Any, *, half: bool) -> dict[str, Any]:
     """OpenVINO's properties for one batch at a time, in the arithmetic that was asked for. core: openvino.Core."""
     abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    fast = next((ability for ability in SIXTEEN_BITS if ability in abilities), "FP32") if half else "FP32"
-    precision = {"BF16": "bf16", "FP16": "f16", "FP32": "f32"}[fast]
+    fast = next((hint for ability, hint in SIXTEEN_BITS.items() if ability in abilities), None)
+    if half and fast is None:
+        LOGGER.warning("--half is left out: OpenVINO has no 16-bit arithmetic on this CPU")
     return {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_PRECISION_HINT": fast if half and fast else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
 
