@@ -17,6 +17,7 @@ from utils.log import LOGGER
 FEWEST_COLUMNS = 6  # of predictions: a box, objectness, one class
 DETECTION_COLUMNS = 6  # of a file with suppression: corners, confidence, class
 LONGEST_MESSAGE = 300  # characters
+METADATA_NAME = "metadata.json"  # beside or behind networks of formats that keep no texts
 PROBE_SIDE = 64  # pixels at least, of the images that tell what a file predicts where it does not say
 
 
@@ -91,6 +92,12 @@ def as_array(images: Tensor) -> np.ndarray:
 def one_line(error: Exception) -> str:
     """A runtime's message, which may be long."""
     return " ".join(str(error).split())[:LONGEST_MESSAGE]
+
+
+def in_pixels(predictions: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Predictions (B, N, 5 + nc) with boxes as fractions of width and height -> the same with boxes in pixels."""
+    size = predictions.new_tensor((*size_hw[::-1], *size_hw[::-1]))  # of x, y, w, h
+    return torch.cat((predictions[..., :4] * size, predictions[..., 4:]), dim=2)
 
 
 def as_predictions(detections: Tensor, nc: int) -> Tensor:

@@ -23,20 +23,21 @@ OUTSIDE = ("tests/", "benchmarks/")  # not bound by the law of floors
 # place here, one floor above the highest file that it imports.
 BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
-    "utils/bootstrap utils/memory utils/frames utils/captures engine/interruption",
+    "utils/bootstrap utils/memory utils/frames utils/captures utils/silence engine/interruption",
     1: "utils/callbacks utils/distributed utils/hyp utils/files utils/torch_utils utils/label_files utils/video "
     "utils/surviving utils/fonts utils/class_names utils/extras utils/quiet models/backend models/onnx_metadata "
-    "models/export_metadata",
+    "models/export_metadata models/tensorflow_beside_torch",
     2: (
         "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml models/ensemble utils/nms "
-        "models/exported "
+        "models/exported models/tensorflow_ops "
         "utils/loss utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator "
         "utils/figures utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits utils/optim "
         "utils/autoanchor utils/logger_csv utils/coco utils/attention utils/logged_run utils/evolution utils/downloads "
         "utils/screen models/export_options"
     ),
     3: (
-        "models/export_nms models/runtime_onnx models/runtime_dnn "
+        "models/export_nms models/runtime_onnx models/runtime_dnn models/conversion models/runtime_coreml "
+        "models/runtime_ncnn models/runtime_tensorflow models/runtime_tensorrt models/runtime_tflite "
         "models/blocks_dynamic utils/logger_tensorboard utils/logger_wandb utils/logger_mlflow utils/study "
         "utils/evolution_plots utils/size_plots utils/media_files utils/streams utils/image_inputs "
         "utils/official_weights"
@@ -50,9 +51,10 @@ BUILDING = {
     7: (
         "models/weights models/summary models/tta engine/pictures engine/inputs engine/attention_report "
         "engine/validator utils/comparison utils/detections models/export_torchscript models/export_onnx "
-        "models/export_openvino"
+        "models/export_openvino models/fixed_size"
     ),
-    8: "engine/export_images models/runtime_torch models/runtime_torchscript models/runtime_openvino "
+    8: "models/export_coreml models/export_ncnn models/export_tensorflow models/export_tensorrt models/export_tflite "
+    "engine/export_images models/runtime_torch models/runtime_torchscript models/runtime_openvino "
     "engine/training_options utils/compare_plots",
     9: "models/backends models/autoshape models/export_formats engine/training_state",
     10: "models/loading engine/validation engine/predictor engine/training_setup engine/training_epoch",

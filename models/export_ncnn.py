@@ -1,0 +1,50 @@
+"""A network as a folder of NCNN, for phones and small boards, by pnnx. Not for running it: models/runtime_ncnn.py."""
+
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from models.conversion import check_one_image, conversion
+from models.export_options import ExportOptions
+from models.exported import LONGEST_MESSAGE, METADATA_NAME
+from models.fixed_size import FixedSizeNetwork
+from models.runtime_ncnn import NETWORK_NAME, WEIGHTS_NAME
+from models.yolo import DetectionModel
+from utils.errors import InputError
+
+
+def export_ncnn(model: DetectionModel, file: Path, options: ExportOptions) -> Path:
+    """Writes the folder `file`: float32 images (1, 3, height, width) in 0..1 -> decoded predictions (1, N, 5 + nc),
+    boxes in pixels. half: 16-bit weights. Raises InputError where pnnx fails."""
+    check_one_image(options, "ncnn")
+    network = FixedSizeNetwork(model, options.imgsz_hw)
+    images = torch.zeros(1, 3, *options.imgsz_hw)
+    with conversion("pnnx", file, options), TemporaryDirectory() as workplace:
+        trace = Path(workplace) / "model.torchscript"
+        torch.jit.trace(network, images, check_trace=False).save(str(trace))
+        file.mkdir()
+        _convert(trace, file, images.shape, options)
+    (file / METADATA_NAME).write_text(options.metadata.as_json())
+    return file
+
+
+def _convert(trace: Path, file: Path, shape: torch.Size, options: ExportOptions) -> None:
+    """trace: a TorchScript file; what else pnnx writes stays beside it."""
+    import pnnx
+
+    command = [
+        pnnx.EXEC_PATH,
+        str(trace),
+        f"inputshape=[{','.join(map(str, shape))}]",
+        f"fp16={int(options.half)}",
+        f"ncnnparam={file / NETWORK_NAME}",
+        f"ncnnbin={file / WEIGHTS_NAME}",
+    ]
+    answer = subprocess.run(command, cwd=trace.parent, capture_output=True, text=True, errors="replace")
+    told = answer.stdout + answer.stderr
+    if options.verbose:
+        print(told, end="")
+    if answer.returncode or not (file / WEIGHTS_NAME).is_file():
+        raise InputError(f"{file}: pnnx failed ({answer.returncode}): {' '.join(told.split())[-LONGEST_MESSAGE:]}")

@@ -1,0 +1,24 @@
+"""TensorFlow in one process with torch. Not for what is done with it: models/export_tensorflow.py,
+runtime_tensorflow.py."""
+
+import os
+from importlib.util import find_spec
+from types import ModuleType
+
+from utils.silence import silence
+
+
+def import_tensorflow() -> ModuleType:
+    """The package, imported so that torch still works and nothing is said about processors and drivers."""
+    import_before_tensorflow()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with silence():
+        import tensorflow
+    return tensorflow
+
+
+def import_before_tensorflow() -> None:
+    """Imports triton where it is installed: torch does so in the middle of its work, and behind TensorFlow, with which
+    it shares names of C++, that ends the process with a segmentation fault."""
+    if find_spec("triton"):
+        import triton  # noqa: F401

@@ -1,0 +1,32 @@
+"""What packages and their child processes write past Python's log, left out. Not for warnings and log lines:
+utils/quiet.py."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def silence(enabled: bool = True) -> Iterator[None]:
+    """Leaves out what is written to standard output and error in the block where `enabled`, by libraries in C++ and by
+    child processes too; exceptions pass. It is for the whole process: not for code that runs beside threads that have
+    something to tell."""
+    if not enabled:
+        yield
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
+    try:
+        with tempfile.TemporaryFile() as sink:
+            for descriptor, _ in kept:
+                os.dup2(sink.fileno(), descriptor)
+            yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for descriptor, copy in kept:
+            os.dup2(copy, descriptor)
+            os.close(copy)
