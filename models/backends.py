@@ -102,10 +102,52 @@ def _openvino(file: Path, wanted: Wanted) -> Backend:
     return OpenVinoBackend(file, wanted.device, half=wanted.half)
 
 
+def _engine(file: Path, wanted: Wanted) -> Backend:
+    from models.runtime_tensorrt import TensorRTBackend
+
+    return TensorRTBackend(file, wanted.device)
+
+
+def _coreml(file: Path, wanted: Wanted) -> Backend:
+    from models.runtime_coreml import CoreMLBackend
+
+    return CoreMLBackend(file, wanted.device)
+
+
+def _ncnn(file: Path, wanted: Wanted) -> Backend:
+    from models.runtime_ncnn import NcnnBackend
+
+    return NcnnBackend(file, wanted.device, half=wanted.half)
+
+
+def _saved_model(file: Path, wanted: Wanted) -> Backend:
+    from models.runtime_tensorflow import SavedModelBackend
+
+    return SavedModelBackend(file, wanted.device)
+
+
+def _pb(file: Path, wanted: Wanted) -> Backend:
+    from models.runtime_tensorflow import FrozenGraphBackend
+
+    return FrozenGraphBackend(file, wanted.device)
+
+
+def _tflite(file: Path, wanted: Wanted) -> Backend:
+    from models.runtime_tflite import TfliteBackend
+
+    return TfliteBackend(file, wanted.device)
+
+
 BACKENDS: dict[str, Callable[[Path, Wanted], Backend]] = {
     ".pt": _torch,
     ".torchscript": _torchscript,
     ".onnx": _onnx,
     "_openvino_model": _openvino,
+    ".engine": _engine,
+    ".mlpackage": _coreml,
+    "_ncnn_model": _ncnn,
+    "_saved_model": _saved_model,
+    ".pb": _pb,
+    ".tflite": _tflite,
     ".xml": _openvino,
 }
