@@ -42,7 +42,7 @@ from models.model_yaml import class_names, completed
 from utils.anchors import decode, in_stride_order, make_grid
 from utils.errors import InputError
 
-PROBE_SIDE = 256  # pixels of the shape-only forward that finds the strides: a multiple of any stride in use (P7: 128)
+PROBE_SIDE = 128  # pixels of the forward that finds the strides: a multiple of any stride in use (P7: 128)
 
 
 class Detect(nn.Module):
@@ -349,17 +349,21 @@ class DetectionModel(nn.Module):
         return self
 
     def _probe_strides(self) -> Tensor:
-        """Pixels a cell of each level, (nl,), from a forward in which tensors have shapes but no content."""
-        shapes_only = {name: tensor.to("meta") for name, tensor in (*self.named_parameters(), *self.named_buffers())}
-        image = torch.empty(1, self.yaml["ch"], PROBE_SIDE, PROBE_SIDE, device="meta")
+        """Pixels a cell of each level, (nl,), from a small forward that leaves statistics and random numbers alone. (With
+        torch's tensors without content it would import torch's compiler: 1 s and 100 MB at every start.)"""
+        image = torch.zeros(1, self.yaml["ch"], PROBE_SIDE, PROBE_SIDE)
         reached: list[int] = []
         hooks = [layer.register_forward_pre_hook(lambda module, _: reached.append(module.i)) for layer in self.model]
+        self.eval()
+        self.detect.train()  # raw maps, as decoding them takes the strides
         try:
-            raw = torch.func.functional_call(self, shapes_only, image)
+            with torch.no_grad():
+                raw = self(image)
         except RuntimeError as error:
             row = self.rows[reached[-1]]
             raise InputError(f"layer {row.index} ({row.type}) does not fit its inputs {row.source}: {error}") from error
         finally:
+            self.train()
             for hook in hooks:
                 hook.remove()
         return torch.tensor([PROBE_SIDE / level.shape[-2] for level in raw])
