@@ -1,9 +1,12 @@
 """Decoded predictions to detections: confidence, class filter, non-maximum suppression. Not for drawing or matching."""
 
 from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor
 
 from utils.boxes import xywh2xyxy
@@ -106,7 +109,22 @@ def suppress(detections: Tensor, iou_thres: float, *, agnostic: bool, max_det: i
     xyxy = detections[:, :4] + offset
     count = FIRST_ROUND * max_det
     while True:
-        kept = torchvision.ops.nms(xyxy[:count], detections[:count, 4], iou_thres)
+        kept = torchvision_operators().nms(xyxy[:count], detections[:count, 4], iou_thres)
         if count >= len(detections) or len(kept) >= max_det:
             return detections[kept[:max_det]]
         count *= 4
+
+
+@cache
+def torchvision_operators() -> Any:
+    """torch.ops.torchvision with its compiled operators. The library alone is loaded where that works, in milliseconds:
+    the package around it imports torch's compiler, 1 s and 140 MB that each start of detect.py would pay."""
+    package = find_spec("torchvision")
+    for library in Path(package.origin).parent.glob("_C*.so") if package else ():
+        try:
+            torch.ops.load_library(library)
+        except OSError:  # it wants what the package prepares
+            break
+    if not hasattr(torch.ops.torchvision, "nms"):
+        import torchvision  # noqa: F401  (registers them)
+    return torch.ops.torchvision

@@ -1,8 +1,13 @@
 """utils/nms.py against golden detections, a slow obvious suppression, and unusable values."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+from utils import nms
 from utils.boxes import box_iou
 from utils.errors import InputError
 from utils.nms import MAX_SIDE, non_max_suppression, select_candidates, suppress
@@ -128,3 +133,36 @@ def test_many_classes_in_half_precision(dtype):
 def test_unusable_input(arguments, message):
     with pytest.raises(InputError, match=message):
         non_max_suppression(**arguments)
+
+
+IN_A_NEW_PROCESS = """
+import sys, torch
+from utils import nms
+{before}
+boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [50, 50, 60, 60]]), torch.tensor([0.7, 0.8, 0.9]), 0.5
+kept = nms.torchvision_operators().nms(*boxes).tolist()
+print(kept, "torchvision" in sys.modules)
+import torchvision
+print(torchvision.ops.nms(*boxes).tolist() == kept)
+"""
+NOT_FOUND = "nms.find_spec = lambda name: None"
+NOT_LOADED = """
+def fail(path):
+    torch.ops.load_library = load
+    raise OSError("a library that it needs is missing")
+load, torch.ops.load_library = torch.ops.load_library, fail
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "is_loaded"),
+    [
+        pytest.param("", False, id="the library alone"),
+        pytest.param(NOT_FOUND, True, id="no library"),
+        pytest.param(NOT_LOADED, True, id="a library that does not load"),
+    ],
+)
+def test_suppression_loads_torchvision_only_where_its_library_does_not_do(before, is_loaded):
+    code, root = IN_A_NEW_PROCESS.format(before=before), Path(nms.__file__).parents[1]
+    answer = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert answer.stdout.splitlines() == [f"[2, 1] {is_loaded}", "True"], answer.stderr
