@@ -349,8 +349,8 @@ class DetectionModel(nn.Module):
         return self
 
     def _probe_strides(self) -> Tensor:
-        """Pixels a cell of each level, (nl,), from a small forward that leaves statistics and random numbers alone. (With
-        torch's tensors without content it would import torch's compiler: 1 s and 100 MB at every start.)"""
+        """Pixels a cell of each level, (nl,), from a small forward that leaves statistics and random numbers alone. (On
+        torch's "meta" device it would import torch's compiler: 1 s and 100 MB at every start.)"""
         image = torch.zeros(1, self.yaml["ch"], PROBE_SIDE, PROBE_SIDE)
         reached: list[int] = []
         hooks = [layer.register_forward_pre_hook(lambda module, _: reached.append(module.i)) for layer in self.model]
