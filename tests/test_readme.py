@@ -1,8 +1,11 @@
-"""README's section on dynamic convolution, done literally."""
+"""What README tells to do, done literally."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +16,16 @@ from models.model_yaml import read_model_yaml
 from models.yolo import DetectionModel
 from tests.conftest import ROOT
 
-SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("in your own YAML\n")[2].partition("\n## ")[0]
-COMMANDS, ROWS = (re.search(rf"```{kind}\n(.*?)```", SECTION, re.DOTALL)[1] for kind in ("bash", "yaml"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(heading: str, kind: str) -> str:
+    """The first block of a kind (bash, python, yaml) below a heading of README."""
+    section = README.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL)[1]
+
+
+COMMANDS, ROWS = (block("Dynamic convolution in your own YAML", kind) for kind in ("bash", "yaml"))
 
 
 @pytest.mark.skipif(shutil.which("sed") is None, reason="the command needs sed")
@@ -35,3 +46,44 @@ def test_each_row_makes_a_layer_that_is_trained(row):
     assert layers
     sum(level.sum() for level in model(torch.rand(2, 3, 64, 64))).backward()
     assert all(layer.weight.grad.abs().sum() > 0 for _, layer in layers)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """The tracked files in a directory of their own."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("needs git, to tell the project's files from others")
+    folder = tmp_path_factory.mktemp("home") / "clone"
+    for name in filter(None, listed.stdout.split("\0")):
+        if not name.startswith("tests/") and (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+def done(arguments: list[str], clone: Path) -> str:
+    """What the program says; its exit code must be 0. `python` is this one."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "TORCH_HOME": str(clone.parent)}
+    answer = subprocess.run(arguments, cwd=clone, env=environment, capture_output=True, text=True, timeout=900)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    return answer.stdout + answer.stderr
+
+
+@pytest.mark.slow
+def test_the_five_commands_and_the_python_api(clone):
+    """In a fresh clone, one after the other, as they stand."""
+    pytest.importorskip("onnxruntime", reason="the export needs requirements-export.txt")
+    commands = block("Five commands", "bash").splitlines()
+    assert len(commands) == 5
+    told = [done(["sh", "-c", command], clone) for command in commands]
+    weights = clone / "runs" / "train" / "exp" / "weights"
+    assert {file.name for file in weights.iterdir()} >= {"best.pt", "last.pt", "best.onnx"}
+    scores = [re.search(r"^ +all +200 +\d+ +(.*)$", told[number], re.M)[1].split() for number in (1, 4)]
+    assert [float(cell) for cell in scores[1]] == pytest.approx([float(cell) for cell in scores[0]], abs=2e-3)
+    assert len(list((clone / "runs" / "detect" / "exp").glob("*.jpg"))) == 3
+    lines = block("From Python", "python")
+    assert len(lines.splitlines()) <= 12
+    assert "confidence" in done([sys.executable, "-c", lines], clone)
+    assert len(list((clone / "runs" / "detect" / "exp2").glob("*.jpg"))) == 2
