@@ -7,6 +7,7 @@ from pathlib import Path
 from utils.errors import InputError
 
 METADATA_FIELD, KEY_FIELD, VALUE_FIELD = 14, 1, 2  # of onnx.proto: ModelProto.metadata_props, StringStringEntryProto
+EMPTY = memoryview(b"")
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 
 
@@ -17,9 +18,15 @@ def texts_of(file: Path) -> Iterator[tuple[str, str]]:
         for number, value in _fields(content):
             if number == METADATA_FIELD:
                 pair = dict(_fields(value))
-                yield bytes(pair.get(KEY_FIELD, b"")).decode(), bytes(pair.get(VALUE_FIELD, b"")).decode()
+                yield _text(pair.get(KEY_FIELD, EMPTY)), _text(pair.get(VALUE_FIELD, EMPTY))
     except (IndexError, ValueError, TypeError) as error:
         raise InputError(f"{file}: it is no ONNX file: {error}") from error
+
+
+def _text(value: memoryview | int) -> str:
+    if isinstance(value, int):
+        raise TypeError("a number where a text should be")
+    return bytes(value).decode()
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, memoryview | int]]:
