@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks_dynamic import Dynamic_conv2d
@@ -24,8 +25,26 @@ def autopad(k: Size, p: Size | None = None) -> int | list[int]:
 def activation(act: bool | nn.Module) -> nn.Module:
     """True: SiLU, a module: itself, anything else: the identity."""
     if act is True:
-        return nn.SiLU(inplace=True)
+        return SiLU(inplace=True)
     return act if isinstance(act, nn.Module) else nn.Identity()
+
+
+class SiLU(nn.SiLU):
+    """torch's SiLU, faster to train: not in place, as autograd keeps what is overwritten in a copy, and with gradients
+    in one piece. Those of a concatenation's inputs are slices, of which its backward makes one number at a time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and x.requires_grad):
+            return super().forward(x)
+        out = F.silu(x)
+        out.register_hook(in_one_piece)
+        return out
+
+
+def in_one_piece(gradient: Tensor) -> Tensor:
+    """The gradient (B, C, H, W) without gaps in memory, in its order."""
+    order = torch.channels_last if gradient.stride(1) == 1 else torch.contiguous_format
+    return gradient.contiguous(memory_format=order)
 
 
 class Fusable(nn.Module):
