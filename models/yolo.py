@@ -81,11 +81,12 @@ class Detect(nn.Module):
         raw = [self._raw(conv(feature)) for conv, feature in zip(self.m, features, strict=True)]
         if self.training:
             return raw
+        raw = [level.contiguous() for level in raw]
         return torch.cat([self._decoded(level, output) for level, output in enumerate(raw)], dim=1), raw
 
     def _raw(self, output: Tensor) -> Tensor:
         batch, _, ny, nx = output.shape
-        return output.view(batch, self.na, self.no, ny, nx).permute(0, 1, 3, 4, 2).contiguous()
+        return output.view(batch, self.na, self.no, ny, nx).permute(0, 1, 3, 4, 2)
 
     def _decoded(self, level: int, raw: Tensor) -> Tensor:
         sigmoids = raw.to(torch.promote_types(raw.dtype, torch.float32)).sigmoid()  # (B, na, ny, nx, no)

@@ -22,7 +22,7 @@ NEIGHBOURS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5))
 class Matches:
     """The m places of one level that answer for a label. A label may have several places, a place several labels."""
 
-    image: Tensor  # (m,) int64, as the following three an index into the level's map (B, na, ny, nx, ...)
+    image: Tensor  # (m,) int64, as the following three an index into the level's map
     anchor: Tensor
     row: Tensor
     column: Tensor
@@ -35,8 +35,8 @@ class Matches:
 
     @property
     def place(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The index of the places in the level's map (B, na, ny, nx, ...)."""
-        return self.image, self.anchor, self.row, self.column
+        """The index of the places in the level's cells (B, ny, nx, na, ...)."""
+        return self.image, self.row, self.column, self.anchor
 
 
 def match_anchors(wh: Tensor, anchors_wh: Tensor, anchor_t: float) -> tuple[Tensor, Tensor]:
@@ -86,13 +86,13 @@ def to_matches(targets: Tensor, anchors_wh: Tensor, grid_hw: tuple[int, int], *,
 
 
 def objectness_target(overlaps: Tensor, matches: Matches, shape: tuple[int, int, int, int]) -> Tensor:
-    """Map (B, na, ny, nx) of the overlaps (m,) at their places and 0 elsewhere.
+    """Map (B, ny, nx, na) of the overlaps (m,) at their places and 0 elsewhere.
 
     Where several labels match one place the last of them wins, on every device and number of threads: each of them
     writes the last one's value.
     """
-    _, anchors, rows, columns = shape
-    place = ((matches.image * anchors + matches.anchor) * rows + matches.row) * columns + matches.column
+    _, rows, columns, anchors = shape
+    place = ((matches.image * rows + matches.row) * columns + matches.column) * anchors + matches.anchor
     target = overlaps.new_zeros(shape)
     number = torch.arange(len(place), device=place.device)
     last = place.new_zeros(target.numel()).scatter_reduce_(0, place, number, "amax")
@@ -158,17 +158,18 @@ class DetectionLoss:
     def _level_loss(self, level: int, maps: Tensor, targets: Tensor) -> Tensor:
         """Box, objectness and class loss (3,) of one level, before the gains."""
         matches = to_matches(targets, self.anchors[level], maps.shape[2:4], anchor_t=self.hyp.anchor_t)
+        cells = maps.permute(0, 2, 3, 1, 4)  # (B, ny, nx, na, 5 + nc): the order in which channels_last computes
         box_loss = class_loss = maps.new_zeros((), dtype=torch.float32)
         overlaps = maps.new_zeros(0, dtype=torch.float32)
         if len(matches):
-            answers = maps[matches.place].float()  # (m, 5 + nc)
+            answers = cells[matches.place].float()  # (m, 5 + nc)
             boxes = decode(answers[:, :4].sigmoid(), 0.0, matches.anchor_wh)  # in cells, from the cell's corner
             ciou = bbox_iou(boxes, matches.xywh, kind="ciou")
             box_loss, overlaps = (1 - ciou).mean(), ciou.detach().clamp(min=0)
             class_loss = self._class_loss(answers[:, 5:], matches.label)
         objectness = binary_loss(
-            maps[..., 4].float(),
-            objectness_target(overlaps, matches, maps.shape[:4]),
+            cells[..., 4].float(),
+            objectness_target(overlaps, matches, cells.shape[:4]),
             positive_weight=self.hyp.obj_pw,
             focal_gamma=self.hyp.fl_gamma,
         )

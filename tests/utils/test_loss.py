@@ -83,14 +83,16 @@ def test_matches_golden(golden, facts, name):
         grid_hw = golden[f"{name}/pred_{level}"].shape[2:4]
         matches = to_matches(torch.from_numpy(golden[f"{name}/targets"]), torch.tensor(anchors), grid_hw, anchor_t=4.0)
         expected = {key: golden[f"{name}/bt{level}/{key}"] for key in ("tcls", "tbox", "anchors", "indices_b_a_gj_gi")}
-        np.testing.assert_array_equal(torch.stack(matches.place, 1), expected["indices_b_a_gj_gi"])
+        image, row, column, anchor = matches.place
+        found = torch.stack((image, anchor, row, column), 1)
+        np.testing.assert_array_equal(found, expected["indices_b_a_gj_gi"])
         np.testing.assert_array_equal(matches.label, expected["tcls"])
         np.testing.assert_allclose(matches.xywh, expected["tbox"], atol=1e-6, rtol=1e-6)
         np.testing.assert_array_equal(matches.anchor_wh, expected["anchors"])
 
 
 def matches_at(places):
-    image, anchor, row, column = torch.tensor(places, dtype=torch.long).view(-1, 4).T
+    image, row, column, anchor = torch.tensor(places, dtype=torch.long).view(-1, 4).T
     rest = torch.zeros(len(image), 4)
     return Matches(image, anchor, row, column, label=image, xywh=rest, anchor_wh=rest[:, :2])
 
