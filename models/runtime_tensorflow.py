@@ -19,12 +19,13 @@ from utils.extras import need
 
 REQUIREMENTS = "requirements-tensorflow.txt"
 INPUT, OUTPUT, METADATA_NODE = "images", "output", "metadata"
+V6_OUTPUT = "Identity"
 SIGNATURE = "serving_default"
 
 
 class TensorFlowBackend(ExportedBackend):
-    """A network that takes images (B, height, width, 3) and gives boxes in 0..1 of width and height: ours, and v6.1's
-    too. Raises InputError where it is none."""
+    """A network that takes images (B, height, width, 3) and gives boxes in 0..1 of width and height. Raises InputError
+    where it is none."""
 
     def __init__(self, file: Path, device: torch.device) -> None:
         need(["tensorflow"], REQUIREMENTS, purpose=str(file))
@@ -76,17 +77,18 @@ class SavedModelBackend(TensorFlowBackend):
 
 
 class FrozenGraphBackend(TensorFlowBackend):
-    """A .pb file: its one placeholder is the input, and its last node that nothing reads the output."""
+    """A .pb file with one placeholder and a node that is called output, or Identity as in v6.1."""
 
     def _load(self, file: Path) -> tuple[Sequence[int | None], Metadata]:
         graph = self.tf.compat.v1.GraphDef()
         graph.ParseFromString(file.read_bytes())
         nodes = {node.name: node for node in graph.node}
-        (source,) = [node.name for node in graph.node if node.op == "Placeholder"]
-        read = {name.partition(":")[0].removeprefix("^") for node in graph.node for name in node.input}
-        sink = [name for name, node in nodes.items() if name not in read and node.op not in ("Const", "NoOp")][-1]
+        sources = [name for name, node in nodes.items() if node.op == "Placeholder"]
+        sinks = [name for name in (OUTPUT, V6_OUTPUT) if name in nodes]
+        if len(sources) != 1 or not sinks:
+            raise InputError(f"{file}: a graph from one placeholder to {OUTPUT} or {V6_OUTPUT} was expected")
         wrapped = self.tf.compat.v1.wrap_function(lambda: self.tf.compat.v1.import_graph_def(graph, name=""), [])
-        images, predictions = (wrapped.graph.as_graph_element(f"{name}:0") for name in (source, sink))
+        images, predictions = (wrapped.graph.as_graph_element(f"{name}:0") for name in (sources[0], sinks[0]))
         self.function = wrapped.prune(images, predictions)
         told = nodes.get(METADATA_NODE)
         metadata = from_json(told.attr["value"].tensor.string_val[0], file) if told is not None else Metadata({})

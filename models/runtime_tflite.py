@@ -12,14 +12,15 @@ from models.export_metadata import LONGEST, Metadata, from_json
 from models.exported import METADATA_NAME, ExportedBackend, as_array, in_pixels, one_line
 from utils.errors import InputError
 from utils.extras import need
+from utils.silence import silence
 
 REQUIREMENTS = "requirements-tflite.txt"
 
 
 class TfliteBackend(ExportedBackend):
     """A file that takes images (B, height, width, 3) and gives boxes in 0..1 of width and height, with as many threads
-    as torch has: ours, and v6.1's too, of which the 8-bit ones take and give 8 bits. Raises InputError where it is no
-    such network."""
+    as torch has. Images and predictions may be in 8 bits, as in v6.1's files. Raises InputError where it is no such
+    network."""
 
     def __init__(self, file: Path, device: torch.device) -> None:
         need(["ai_edge_litert"], REQUIREMENTS, purpose=str(file))
@@ -28,8 +29,9 @@ class TfliteBackend(ExportedBackend):
         if not file.is_file():
             raise InputError(f"there is no file {file}")
         try:
-            self.network = Interpreter(str(file), num_threads=torch.get_num_threads())
-            self.network.allocate_tensors()
+            with silence():
+                self.network = Interpreter(str(file), num_threads=torch.get_num_threads())
+                self.network.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{file}: LiteRT cannot read it: {one_line(error)}") from error
         inputs, outputs = self.network.get_input_details(), self.network.get_output_details()
@@ -43,16 +45,17 @@ class TfliteBackend(ExportedBackend):
     def _run(self, images: Tensor) -> Tensor:
         pixels = as_array(images.permute(0, 2, 3, 1))
         try:
-            self.network.set_tensor(self.input["index"], _quantized(pixels, self.input))
+            self.network.set_tensor(self.input["index"], quantized(pixels, self.input))
             self.network.invoke()
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{self.file}: LiteRT fails on images {tuple(images.shape)}: {one_line(error)}") from error
-        predictions = _dequantized(self.network.get_tensor(self.output["index"]), self.output)
+        predictions = dequantized(self.network.get_tensor(self.output["index"]), self.output)
         return in_pixels(torch.from_numpy(predictions), self.size_hw)
 
 
-def _quantized(values: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
-    """In the type of the network's input: as they are where that is float32, else scaled."""
+def quantized(values: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
+    """In the type of the network's input: as they are where that is float32, else scaled. entry: what LiteRT tells
+    of it."""
     if entry["dtype"] == np.float32:
         return values
     scale, zero = entry["quantization"]
@@ -60,7 +63,8 @@ def _quantized(values: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
     return (values / scale + zero).round().clip(limits.min, limits.max).astype(entry["dtype"])
 
 
-def _dequantized(values: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
+def dequantized(values: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
+    """The inverse, of the network's output. entry: what LiteRT tells of it."""
     if entry["dtype"] == np.float32:
         return values
     scale, zero = entry["quantization"]

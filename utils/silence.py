@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 
 @contextmanager
@@ -20,13 +20,11 @@ def silence(enabled: bool = True) -> Iterator[None]:
     sys.stderr.flush()
     kept = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
     try:
-        with tempfile.TemporaryFile() as sink:
+        with tempfile.TemporaryFile("w") as sink, redirect_stdout(sink), redirect_stderr(sink):
             for descriptor, _ in kept:
                 os.dup2(sink.fileno(), descriptor)
             yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
         for descriptor, copy in kept:
             os.dup2(copy, descriptor)
             os.close(copy)
