@@ -27,7 +27,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_exported(add: Add) -> None:
     add("--weights", default="", help="checkpoint, one .pt file (default: the newest run's best.pt)")
-    formats = "torchscript, onnx, openvino (default: torchscript onnx)"
+    formats = (
+        "torchscript, onnx, openvino, engine (TensorRT), coreml, ncnn, saved_model, pb, tflite, edgetpu, tfjs "
+        "(default: torchscript onnx)"
+    )
     add("--include", nargs="+", default=["torchscript", "onnx"], help=formats)
     size = "one side, or height and width, in pixels (default: 640)"
     add("--imgsz", "--img", "--img-size", nargs="+", type=int, default=[640, 640], help=size)

@@ -5,6 +5,7 @@ val.py."""
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,6 @@ from utils.nms import non_max_suppression
 EVERYDAY = Suppression(conf_thres=0.25, iou_thres=0.45, topk_per_class=300, topk_all=300)  # of files without their own
 SAME_OBJECT = 0.5  # IoU from which two detections of a class are of one object
 BATCHES = (1, 4)
-MOST_CONFIDENT = 100  # predictions that are compared where nothing is detected
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def prove(
     note = "" if seen else "nothing is detected on the images"
     if not seen and not nms:
         cases = [rows_compared(reference, exported, images, *size) for size in sizes(exported, size_hw)]
-        note += f", so the {MOST_CONFIDENT} most confident predictions of each are compared"
+        note += ", so all predictions are compared"
     batch = fitted([images[0]] * (exported.fixed_batch or 1), size_hw).to(exported.device)
     rounds_ms = interleaved_ms([reference, exported], batch)
     torch_ms, latency_ms = np.median(rounds_ms, 0).tolist()
@@ -227,15 +227,15 @@ def unmatched(strong: Tensor, places: Tensor) -> int:
 def rows_compared(
     reference: Backend, exported: Backend, images: Sequence[np.ndarray], batch: int, size_hw: tuple[int, int]
 ) -> Case:
-    """As `compared` where nothing is detected: the most confident predictions of PyTorch, row by row."""
-    differences = []
-    for expected, found in predicted(reference, exported, images, batch, size_hw):
-        confidence = expected[..., 4] * expected[..., 5:].amax(2)
-        top = confidence.topk(min(MOST_CONFIDENT, confidence.shape[1])).indices[..., None]  # (B, k, 1)
-        ours, theirs = (rows.gather(1, top.expand(-1, -1, rows.shape[2])) for rows in (expected, found))
-        differences.append((ours - theirs).abs().flatten(0, 1))
-    largest = torch.cat(differences).amax(0)  # (5 + nc,), NaN where one is
-    return Case(batch, *size_hw, 0, 0, 0, float(largest[:4].max()), float(largest[4:].max()))
+    """As `compared` where nothing is detected: all predictions, row by row; NaN where one is, infinite where there are
+    more or fewer of them."""
+    expected, found = (
+        torch.cat(rows) for rows in zip(*predicted(reference, exported, images, batch, size_hw), strict=True)
+    )
+    if expected.shape != found.shape:
+        return Case(batch, *size_hw, 0, 0, 0, inf, inf)
+    differences = (expected - found).abs()
+    return Case(batch, *size_hw, 0, 0, 0, float(differences[..., :4].max()), float(differences[..., 4:].max()))
 
 
 def faults_of(case: Case, tolerance: Tolerance) -> Iterator[str]:
