@@ -145,7 +145,9 @@ def _detect(opt: argparse.Namespace):
 def main(opt: argparse.Namespace) -> None:
     """Detects, with one message and exit code 1 where the input cannot be used."""
     from utils.errors import readable_errors
+    from utils.memory import keep_freed_memory
 
+    keep_freed_memory()
     with readable_errors():
         _detect(opt)
 

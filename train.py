@@ -149,7 +149,9 @@ def _train(opt: argparse.Namespace, callbacks: Any = None):
 def main(opt: argparse.Namespace) -> None:
     """Trains, with one message and exit code 1 where the input cannot be used."""
     from utils.errors import readable_errors
+    from utils.memory import keep_freed_memory
 
+    keep_freed_memory()
     with readable_errors():
         _train(opt)
 

@@ -107,7 +107,9 @@ def _validate(opt: argparse.Namespace):
 def main(opt: argparse.Namespace) -> None:
     """Validates, with one message and exit code 1 where the input cannot be used."""
     from utils.errors import readable_errors
+    from utils.memory import keep_freed_memory
 
+    keep_freed_memory()
     with readable_errors():
         _validate(opt)
 

@@ -1,6 +1,10 @@
 """How much memory there is, and how much this process takes."""
 
-import numpy as np
+import mmap
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from utils import memory
@@ -39,9 +43,36 @@ def test_nobody_shares_what_is_not_known(monkeypatch):
 @pytest.mark.skipif(resident_memory() is None, reason="this system does not tell a process's memory")
 def test_a_peak_is_seen_and_forgotten():
     before = resident_memory()
-    large = np.ones(2**26, np.uint8)
-    peak = peak_memory()
+    with mmap.mmap(-1, 2**26) as large:  # new pages, whatever malloc keeps
+        large.write(b"1" * 2**26)
+        peak = peak_memory()
     assert peak - before > 2**25
-    del large
     if forget_peak():
         assert peak - peak_memory() > 2**24
+
+
+FREED = """
+import resource, numpy
+from utils.memory import keep_freed_memory
+kept = {keep} and keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+numpy.ones(2**26, numpy.uint8)
+before = faults()
+numpy.ones(2**26, numpy.uint8)
+print(kept, faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a switch of glibc")
+def test_freed_memory_is_taken_again():
+    def run_with(keep):
+        code, root = FREED.format(keep=keep), Path(memory.__file__).parents[1]
+        answer = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+        kept, faults = answer.stdout.split()
+        return kept == "True", int(faults)
+
+    (kept, few), (_, many) = run_with(True), run_with(False)
+    if not kept:
+        pytest.skip("not glibc")
+    assert few < 100 < many
