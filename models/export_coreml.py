@@ -10,8 +10,8 @@ from models.conversion import check_one_image, conversion
 from models.export_options import ExportOptions
 from models.fixed_size import FixedSizeNetwork
 from models.runtime_coreml import INPUT, OUTPUT
-from models.tensorflow_beside_torch import import_before_tensorflow
 from models.yolo import DetectionModel
+from utils.tensorflow_beside_torch import import_before_tensorflow
 
 FEATURE_MAP = 4  # dimensions
 
@@ -27,7 +27,7 @@ def export_coreml(model: DetectionModel, file: Path, options: ExportOptions) -> 
     network = FixedSizeNetwork(model, options.imgsz_hw)
     images = torch.zeros(1, 3, *options.imgsz_hw)
     with conversion("coremltools", file, options):
-        import_before_tensorflow()  # which coremltools imports too, where it is installed
+        import_before_tensorflow()
         import coremltools as ct
 
         program = torch.export.export(network, (images,)).run_decompositions({})

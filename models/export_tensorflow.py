@@ -13,10 +13,10 @@ from models.export_options import ExportOptions
 from models.exported import LONGEST_MESSAGE, METADATA_NAME
 from models.fixed_size import FixedSizeNetwork
 from models.runtime_tensorflow import INPUT, METADATA_NODE, OUTPUT, SIGNATURE
-from models.tensorflow_beside_torch import import_tensorflow
 from models.yolo import DetectionModel
 from utils.errors import InputError
 from utils.files import ROOT
+from utils.tensorflow_beside_torch import import_tensorflow
 
 TFJS_VENV = ROOT / ".venv-tfjs"
 

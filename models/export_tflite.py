@@ -12,7 +12,6 @@ from models.conversion import conversion
 from models.export_options import ExportOptions
 from models.exported import METADATA_NAME
 from models.fixed_size import FixedSizeNetwork
-from models.tensorflow_beside_torch import import_before_tensorflow
 from models.yolo import DetectionModel
 
 SIGNATURE = "serving_default"
@@ -30,7 +29,6 @@ def export_tflite(model: DetectionModel, file: Path, options: ExportOptions) -> 
     network = FixedSizeNetwork(model, options.imgsz_hw, channels_last=True, fractions=True)
     images = torch.zeros(options.batch_size, *options.imgsz_hw, 3)
     with conversion("litert-torch", file, options):
-        import_before_tensorflow()
         import litert_torch
 
         litert_torch.convert(network, (images,)).export(str(file))

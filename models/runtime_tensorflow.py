@@ -13,9 +13,9 @@ from torch import Tensor
 
 from models.export_metadata import Metadata, from_json
 from models.exported import METADATA_NAME, ExportedBackend, as_array, in_pixels, one_line
-from models.tensorflow_beside_torch import import_tensorflow
 from utils.errors import InputError
 from utils.extras import need
+from utils.tensorflow_beside_torch import import_tensorflow
 
 REQUIREMENTS = "requirements-tensorflow.txt"
 INPUT, OUTPUT, METADATA_NODE = "images", "output", "metadata"

@@ -13,8 +13,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from models.tensorflow_beside_torch import import_tensorflow
 from utils.errors import InputError
+from utils.tensorflow_beside_torch import import_tensorflow
 
 tf = import_tensorflow()
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)

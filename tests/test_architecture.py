@@ -26,7 +26,7 @@ BUILDING = {
     "utils/bootstrap utils/memory utils/frames utils/captures utils/silence engine/interruption",
     1: "utils/callbacks utils/distributed utils/hyp utils/files utils/torch_utils utils/label_files utils/video "
     "utils/surviving utils/fonts utils/class_names utils/extras utils/quiet models/backend models/onnx_metadata "
-    "models/export_metadata models/tensorflow_beside_torch",
+    "models/export_metadata utils/tensorflow_beside_torch",
     2: (
         "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml models/ensemble utils/nms "
         "models/exported models/tensorflow_ops "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from utils.log import LOGGER
 from utils.logged_run import NewPictures
 from utils.surviving import survives
+from utils.tensorflow_beside_torch import import_before_tensorflow
 
 
 class TensorBoardLogger:
@@ -19,6 +20,7 @@ class TensorBoardLogger:
     from first_epoch on is not shown: those epochs are trained again."""
 
     def __init__(self, run_dir: str | Path, *, first_epoch: int = 0) -> None:
+        import_before_tensorflow()
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(run_dir), purge_step=first_epoch or None)

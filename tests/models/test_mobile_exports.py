@@ -4,7 +4,6 @@ what the backends make of files that are none. Each is tested where its packages
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from subprocess import run
 from zipfile import ZipFile
 
 import numpy as np
@@ -206,7 +205,7 @@ def test_what_is_no_network_is_told(kind, tmp_path):
 def test_the_nodes_of_the_reference_in_a_frozen_graph(tmp_path):
     """x and Identity, further outputs, and nothing told of the classes."""
     check_packages("pb")
-    from models.tensorflow_beside_torch import import_tensorflow
+    from utils.tensorflow_beside_torch import import_tensorflow
 
     tf = import_tensorflow()
     with tf.Graph().as_default() as graph:
@@ -246,18 +245,3 @@ def test_a_tflite_file_without_metadata_has_numbered_classes(tmp_path):
         (entry,) = archive.infolist()
     file.write_bytes(file.read_bytes()[: entry.header_offset])
     assert load_backend(file, CPU).names == {0: "class0", 1: "class1"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("package", ["tensorflow", "coremltools", "litert_torch"])
-def test_torch_still_works_beside_them(package):
-    """Those that are built with another LLVM than triton end the process where triton is imported behind them."""
-    if find_spec(package) is None:
-        pytest.skip(f"needs {package}")
-    code = (
-        "from models.tensorflow_beside_torch import import_before_tensorflow\nimport_before_tensorflow()\n"
-        f"import {package}, torch, torch._dynamo\nprint(torch.compile(lambda x: x + 1, backend='eager')(torch.ones(1)))"
-    )
-    answer = run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr[-2000:]
-    assert "tensor([2.])" in answer.stdout

@@ -1,5 +1,5 @@
 """TensorFlow in one process with torch. Not for what is done with it: models/export_tensorflow.py,
-runtime_tensorflow.py."""
+models/runtime_tensorflow.py."""
 
 import os
 from importlib.util import find_spec
@@ -18,7 +18,8 @@ def import_tensorflow() -> ModuleType:
 
 
 def import_before_tensorflow() -> None:
-    """Imports triton where it is installed: torch does so in the middle of its work, and behind TensorFlow, with which
+    """To be called before a package is imported that imports TensorFlow where it is installed, as coremltools and
+    tensorboard do. It imports triton, which torch else does in the middle of its work: behind TensorFlow, with which
     it shares names of C++, that ends the process with a segmentation fault."""
-    if find_spec("triton"):
+    if find_spec("tensorflow") and find_spec("triton"):
         import triton  # noqa: F401
