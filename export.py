@@ -32,8 +32,8 @@ def _add_exported(add: Add) -> None:
         "(default: torchscript onnx)"
     )
     add("--include", nargs="+", default=["torchscript", "onnx"], help=formats)
-    size = "one side, or height and width, in pixels (default: 640)"
-    add("--imgsz", "--img", "--img-size", nargs="+", type=int, default=[640, 640], help=size)
+    size = "one side, or height and width, in pixels (default: what the weights were trained at, else 640)"
+    add("--imgsz", "--img", "--img-size", nargs="+", type=int, help=size)
     add("--batch-size", type=int, default=1, help="pictures at a time (default: 1)")
     add("--dynamic", **SWITCH, help="batch, height and width stay free (default: as given)")
     frozen = "a static twin: each dynamic layer as one plain convolution, with what that costs (default: as it is)"
@@ -86,7 +86,7 @@ def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(
-    weights: Any = "", include: Any = ("torchscript", "onnx"), imgsz: Any = (640, 640), batch_size: int = 1,
+    weights: Any = "", include: Any = ("torchscript", "onnx"), imgsz: Any = None, batch_size: int = 1,
     dynamic: bool = False, data: Any = "", half: bool = False, int8: bool = False, optimize: bool = False,
     inplace: bool = False, train: bool = False, opset: int = 17, simplify: bool = False, workspace: float = 4.0,
     nms: bool = False, agnostic_nms: bool = False, topk_per_class: int = 100, topk_all: int = 100,

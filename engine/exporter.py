@@ -20,7 +20,7 @@ import torch
 from engine.attention_freezer import frozen_twin
 from engine.export_images import calibration, images_to_compare, known_data
 from engine.export_proof import Proof, prove
-from engine.inputs import check_ranges, chosen_weights, flag_of, whole_strides
+from engine.inputs import DEFAULT_IMGSZ, check_ranges, chosen_weights, flag_of, whole_strides
 from models.backend import Backend
 from models.backends import load_backend
 from models.export_formats import EXPORTERS, Format
@@ -71,7 +71,8 @@ def run(opt: Namespace) -> list[Exported]:
     """Exports with the options of export.py, each file beside the weights. Raises InputError where the input cannot be
     used, and at the end where a file does not find what PyTorch finds: that one is called <stem>_rejected.
 
-    Differs from v6.1: each file is compared with PyTorch on real images; the default weights are the newest run's best;
+    Differs from v6.1: each file is compared with PyTorch on real images; the default weights are the newest run's best,
+    and the default image size is the one that they were trained at;
     a flag that none of the formats reads is an error, one that some don't read a warning.
     """
     formats = chosen_formats(opt)
@@ -178,6 +179,7 @@ def prepared(opt: Namespace) -> Job:
     checkpoint = read_checkpoint(weights[0])
     network = inference_model(checkpoint, device, fuse=not opt.train)
     told = checkpoint.info.get("opt", {})
+    opt = with_image_size(opt, told.get("imgsz"))
     trained_with = {key: told[key] for key in ("data", "single_cls") if key in told}
     data = known_data(opt.data, trained_with, weights[0])
     stem, frozen = weights[0].with_suffix(""), None
@@ -187,6 +189,15 @@ def prepared(opt: Namespace) -> Job:
     options = export_options(opt, network, {"trained_with": trained_with, "frozen": frozen}, data)
     images = [] if opt.train else images_to_compare(data)
     return Job(stem, network, options, device, images)
+
+
+def with_image_size(opt: Namespace, trained_at: Any) -> Namespace:
+    """The options; where --imgsz is not given, with what the weights were trained at, which is said, or 640."""
+    if opt.imgsz is not None:
+        return opt
+    if isinstance(trained_at, int) and trained_at != DEFAULT_IMGSZ:
+        LOGGER.info(f"--imgsz {trained_at}, what the weights were trained at")
+    return Namespace(**{**vars(opt), "imgsz": trained_at if isinstance(trained_at, int) else DEFAULT_IMGSZ})
 
 
 def static_twin(

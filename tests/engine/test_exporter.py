@@ -1,6 +1,7 @@
 """What export.py makes of its flags, and what becomes of files that are wrong."""
 
 import json
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +85,15 @@ def test_a_file_and_its_proof_stand_beside_the_weights(weights, data, capsys):
     told = capsys.readouterr().err
     assert "MB" in told
     assert f"python detect.py --weights {made.file} --imgsz 64 64" in told
+
+
+@pytest.mark.parametrize(
+    ("given", "trained_at", "expected", "told"),
+    [(None, None, 640, False), (None, 96, 96, True), (None, 640, 640, False), ([64], 96, [64], False)],
+)
+def test_the_image_size_is_that_of_the_training(given, trained_at, expected, told, capsys):
+    assert exporter.with_image_size(Namespace(imgsz=given), trained_at).imgsz == expected
+    assert ("what the weights were trained at" in capsys.readouterr().err) is told
 
 
 def test_what_the_file_tells_of_the_training(data, tmp_path):
