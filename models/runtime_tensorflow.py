@@ -1,4 +1,4 @@
-"""TensorFlow's SavedModels and frozen graphs as backends. Not for writing them: models/export_tensorflow.py.
+"""TensorFlow's SavedModels and frozen graphs on the CPU. Not for writing them: models/export_tensorflow.py.
 
 Both are programs that may do whatever TensorFlow can, write files among it: run what you trust.
 """
@@ -15,6 +15,7 @@ from models.export_metadata import Metadata, from_json
 from models.exported import METADATA_NAME, ExportedBackend, as_array, in_pixels, one_line
 from utils.errors import InputError
 from utils.extras import need
+from utils.silence import silence
 from utils.tensorflow_beside_torch import import_tensorflow
 
 REQUIREMENTS = "requirements-tensorflow.txt"
@@ -31,7 +32,8 @@ class TensorFlowBackend(ExportedBackend):
         need(["tensorflow"], REQUIREMENTS, purpose=str(file))
         self.tf = import_tensorflow()
         try:
-            shape, metadata = self._load(file)
+            with silence():
+                shape, metadata = self._load(file)
         except InputError:
             raise
         except Exception as error:  # its classes have no common base of their own

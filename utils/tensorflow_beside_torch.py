@@ -9,11 +9,15 @@ from utils.silence import silence
 
 
 def import_tensorflow() -> ModuleType:
-    """The package, imported so that torch still works and nothing is said about processors and drivers."""
+    """The package, imported so that torch still works, nothing is said about processors and drivers, and GPUs are left
+    to torch: by itself, TensorFlow takes all of their memory."""
     import_before_tensorflow()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with silence():
         import tensorflow
+
+        if tensorflow.config.get_visible_devices("GPU"):
+            tensorflow.config.set_visible_devices([], "GPU")
     return tensorflow
 
 
