@@ -22,6 +22,7 @@ def export_openvino(model: DetectionModel, file: Path, options: ExportOptions) -
 
     if options.int8:
         need(["nncf"], INT8_REQUIREMENTS, purpose="--int8 for openvino")
+    model = model.cpu()
     images = example(model, options)
     shape = [-1, 3, -1, -1] if options.dynamic else list(images.shape)
     with quiet(not options.verbose):

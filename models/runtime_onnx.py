@@ -26,6 +26,8 @@ class OnnxBackend(ExportedBackend):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # threads that wait in a loop would take the processor from loading, decoding and suppression
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors
         try:
             self.session = onnxruntime.InferenceSession(str(file), options, providers=_providers(device))

@@ -99,7 +99,8 @@ class Detect(nn.Module):
         """Cells (ny, nx, 2) of the level; the last size is kept, but not while tracing, where it would become fixed."""
         size_hw = like.shape[2:4]
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
-            return make_grid(size_hw, device=like.device, dtype=like.dtype)
+            # type_as: a trace keeps the device on which it was made, and is to run on others
+            return make_grid(size_hw, device=like.device, dtype=like.dtype).type_as(like)
         grid = self._grids.get(level)
         if grid is None or grid.shape[:2] != size_hw or grid.device != like.device or grid.dtype != like.dtype:
             grid = self._grids[level] = make_grid(size_hw, device=like.device, dtype=like.dtype)

@@ -299,3 +299,10 @@ def test_a_missing_package_is_told_with_its_command(monkeypatch):
         InputError, match="--include onnx needs .*no_such_package.*pip install -r requirements-export.txt"
     ):
         row.check_packages()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace")
+def test_the_grid_of_a_trace_follows_the_images_to_their_device():
+    detect = tiny_model().detect
+    traced = torch.jit.trace(lambda sigmoids: sigmoids + detect._grid(0, sigmoids), torch.rand(1, 3, 4, 5, 2))
+    assert traced(torch.rand(2, 3, 6, 7, 2, device="meta")).device.type == "meta"
