@@ -4,14 +4,18 @@ What else runs on a machine slows all variants of a round alike, so a ratio is t
 over the rounds. Not for what is timed: that comes as functions without arguments.
 """
 
+import multiprocessing
 import platform
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median, quantiles
 from typing import NamedTuple
 
 import torch
+
+from utils.memory import peak_memory
 
 Times = dict[str, list[float]]  # variant -> seconds a call, one number a round
 
@@ -69,6 +73,64 @@ def ratios(times: Times, reference: str) -> dict[str, Ratio]:
 def _ratio(values: list[float]) -> Ratio:
     low, middle, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
     return Ratio(middle, low, high)
+
+
+def speed_table(times: Times, reference: str, *, what: str, images: int) -> str:
+    """A Markdown table of the variants, a call of which takes so many images: milliseconds a call, images a second, and
+    the time against that of the reference, with the middle half of the rounds. what: the head of the first column."""
+    lines = [
+        f"| {what} | ms | images/s | time / {reference} (middle half of the rounds) | times as fast |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    relative = ratios(times, reference)
+    for name, seconds in medians(times).items():
+        ratio = relative[name]
+        speed = (
+            f"{seconds * 1e3:.{0 if seconds > 0.1 else 1}f} | {images / seconds:.{0 if images / seconds > 100 else 1}f}"
+        )
+        lines.append(f"| {name} | {speed} | {spread(ratio)} | {1 / ratio.median:.2f} |")
+    return "\n".join(lines)
+
+
+def spread(ratio: Ratio) -> str:
+    """The ratio, and in brackets the quartiles around it where they differ."""
+    around = "" if ratio.low == ratio.high else f" ({ratio.low:.2f}-{ratio.high:.2f})"
+    return f"{ratio.median:.2f}{around}"
+
+
+class Elsewhere:
+    """A function without arguments in a process of its own, which takes turns with others: what a process is set up
+    with, such as how it keeps memory, is then a variant too, and its peak of memory can be told.
+
+    make(*arguments) returns the function, in the new process; both must be importable from there.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[], object]], *arguments: object) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __call__(self) -> None:
+        """Calls the function once."""
+        self._pipe.send(True)
+        self._pipe.recv()
+
+    def end(self) -> int | None:
+        """Ends the process. Returns the most bytes of memory it has taken, None where the system does not tell."""
+        self._pipe.send(False)
+        peak = self._pipe.recv()
+        self._process.join()
+        return peak
+
+
+def _serve(pipe: Connection, make: Callable[..., Callable[[], object]], arguments: tuple[object, ...]) -> None:
+    call = make(*arguments)
+    while pipe.recv():
+        call()
+        pipe.send(None)
+    pipe.send(peak_memory())
 
 
 def machine() -> str:
