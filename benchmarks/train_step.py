@@ -5,9 +5,9 @@ place.
 python -m benchmarks.train_step                                          # 4 minutes on two cores, 8 GB
 python -m benchmarks.train_step --device 0 --models n s --sizes 640x32   # on a GPU
 
-A step is forward, loss, backward, clipped gradients, optimizer and average of the weights, of random images with 8 boxes
-each. The first variants do nothing else; "train.py" is the step of train.py with all that it does besides, "train.py,
-dyconv" and "train.py, dynamic" the same for the models with dynamic convolutions.
+A step is forward, loss, backward, clipped gradients, optimizer and average of the weights, of random images with 8
+boxes each. The first variants do nothing else; "train.py" is the step of train.py with all that it does besides,
+"train.py, dyconv" and "train.py, dynamic" the same for the models with dynamic convolutions.
 """
 
 import argparse
