@@ -36,7 +36,8 @@ def _built(onnx: Path, options: ExportOptions) -> Any:
 
     logger = trt.Logger(trt.Logger.INFO if options.verbose else trt.Logger.ERROR)
     builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # a release without it has no other way
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx)):
         raise InputError(f"TensorRT cannot read the network: {parser.get_error(0).desc()}")

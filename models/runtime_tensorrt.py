@@ -31,7 +31,8 @@ class TensorRTBackend(ExportedBackend):
 
         device = device if device.type == "cuda" else torch.device("cuda:0")
         metadata, content = split(file)
-        self.engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(content)
+        self.runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        self.engine = self.runtime.deserialize_cuda_engine(content)
         if self.engine is None:
             raise InputError(f"{file}: TensorRT cannot read it: it was built by another version, or for another GPU")
         self.context = self.engine.create_execution_context()
