@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from zipfile import ZipFile
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,9 +17,12 @@ from models.export_formats import EXPORTERS, export_formats
 from models.export_metadata import Metadata
 from models.runtime_tensorrt import LENGTH_BYTES, split
 from models.runtime_tflite import dequantized, quantized
+from models.weights import load_model
 from tests.models.exporting import CPU, NAMES, exported, tiny_model
 from tests.models.mil import predict
+from utils.augmentations import letterbox
 from utils.errors import InputError
+from utils.nms import non_max_suppression
 
 RUN_HERE = ("ncnn", "saved_model", "pb", "tflite")
 CONFIGS = ("yolov5n.yaml", "yolov5n_dynamic.yaml", "yolov5n_dyconv.yaml")
@@ -61,6 +65,17 @@ def test_a_file_predicts_what_pytorch_predicts(kind, cfg, tmp_path):
         box_px, score = differences(backend, tiny_model(cfg), count)
         assert box_px < 0.01
         assert score < 1e-4
+
+
+@pytest.mark.slow
+def test_published_weights_on_a_photograph(kind, shared, tmp_path):
+    model, photograph = load_model(shared("weights/yolov5n.pt")), cv2.imread(str(shared("images/bus.jpg")))
+    pixels = letterbox(photograph, (320, 256))[0][..., ::-1].transpose(2, 0, 1)  # RGB, (3, H, W)
+    inputs = torch.from_numpy(pixels.copy()).unsqueeze(0).float() / 255
+    backend = load_backend(exported(model, kind, tmp_path, imgsz_hw=(320, 256)), CPU)
+    wanted, found = non_max_suppression(model(inputs)[0])[0], non_max_suppression(backend(inputs))[0]
+    assert len(wanted) > 3
+    torch.testing.assert_close(found, wanted, atol=0.01, rtol=0)
 
 
 @pytest.mark.slow
