@@ -84,12 +84,14 @@ def speed_table(times: Times, reference: str, *, what: str, images: int) -> str:
     ]
     relative = ratios(times, reference)
     for name, seconds in medians(times).items():
-        ratio = relative[name]
-        speed = (
-            f"{seconds * 1e3:.{0 if seconds > 0.1 else 1}f} | {images / seconds:.{0 if images / seconds > 100 else 1}f}"
-        )
-        lines.append(f"| {name} | {speed} | {spread(ratio)} | {1 / ratio.median:.2f} |")
+        ratio, cells = relative[name], f"{three_digits(seconds * 1e3)} | {three_digits(images / seconds)}"
+        lines.append(f"| {name} | {cells} | {spread(ratio)} | {1 / ratio.median:.2f} |")
     return "\n".join(lines)
+
+
+def three_digits(number: float) -> str:
+    """1234.5 -> 1234, 12.345 -> 12.3, 0.012345 -> 0.0123."""
+    return f"{number:.0f}" if number >= 100 else f"{number:#.3g}"
 
 
 def spread(ratio: Ratio) -> str:
