@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
-EXTRAS := $(addprefix requirements-,dev.txt coco.txt evolve.txt wandb.txt mlflow.txt)
+EXTRAS := $(addprefix requirements-,dev.txt coco.txt evolve.txt wandb.txt mlflow.txt screen.txt \
+	export.txt coreml.txt ncnn.txt tflite.txt)
 
 .PHONY: demo test test-fast lint format clean
 

@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader
 
 from engine.validation import (
     DEFAULT_DATA,
+    FILES,
     Subject,
     build_loader,
     check_options,
     common_names,
+    refuse_flags,
     trained_on,
     validated,
     with_single_cls,
@@ -84,9 +86,7 @@ def weights_to_compare(opt: Namespace) -> list[Path]:
     weights = [Path(file) for file in given if file]
     if len(weights) < 2:
         raise InputError(f"--task {TASK}: two or more --weights were expected, got {len(weights)}")
-    for flag in ("save_txt", "save_conf", "save_hybrid", "save_json", "attention"):
-        if getattr(opt, flag):
-            raise InputError(f"--{flag.replace('_', '-')} is for one model: leave it out beside --task {TASK}")
+    refuse_flags(opt, FILES, f"beside --task {TASK}: it is for one model")
     check_options(Namespace(**{**vars(opt), "task": SPLIT}))
     return weights
 

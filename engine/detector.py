@@ -1,6 +1,7 @@
 """Pictures and videos in, boxes out: the loop of detect.py. Not for labelled sets: that is validator.py. Where frames
 come from is in utils/sources.py, what is written in utils/outputs.py."""
 
+import shutil
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -46,6 +47,7 @@ SAVING = (
     "save_json",
     "visualize",
 )  # what needs a run directory beside the annotated pictures
+TOLD_FAILURES = 3  # of outputs, in the last line
 NOTHING = np.zeros((0, 6), np.float32)
 RANGES = {
     "conf_thres": (0, 1),
@@ -80,11 +82,14 @@ def run(opt: Namespace) -> Detected:
         predictor = Predictor(opt)
         save_dir = make_run_dir(opt)
         with opened_sinks(opt, save_dir, predictor.names, live=source.live) as sinks:
-            boxes = save_all(looked_at(source, predictor, opt, save_dir), sinks, predictor, signals)
+            boxes = save_all(looked_at(source, predictor, opt, save_dir, signals), sinks, predictor, source)
+    if not predictor.frames and save_dir and not opt.exist_ok:
+        shutil.rmtree(save_dir)  # there is nothing in it
     result = Detected(save_dir, predictor.frames, boxes, tuple(source.skipped), predictor.mean_ms)
     report(result, source, predictor.imgsz, labels=sum(sink.count for sink in sinks if isinstance(sink, LabelSink)))
     if sinks.failed:
-        raise InputError(f"not complete: {', '.join(sinks.failed)}; the lines above say why")
+        more = f" and {len(sinks.failed) - TOLD_FAILURES} more" if len(sinks.failed) > TOLD_FAILURES else ""
+        raise InputError(f"not complete: {', '.join(sinks.failed[:TOLD_FAILURES])}{more}; the lines above say why")
     if signals.received and not source.live:
         raise StoppedBySignal(signals.received)
     if opt.update:
@@ -93,22 +98,21 @@ def run(opt: Namespace) -> Detected:
     return result
 
 
-def save_all(everything: Iterable[Found], sinks: Sinks, predictor: Predictor, signals: StopSignals) -> int:
-    """Gives what is found to the sinks and a line to the log, until a signal comes or the window is closed. Returns the
-    number of boxes."""
+def save_all(everything: Iterable[Found], sinks: Sinks, predictor: Predictor, source: Source) -> int:
+    """Gives what is found to the sinks and a line to the log, until the window is closed. Returns how many boxes."""
     boxes = 0
     with suppress(KeyboardInterrupt):  # Q in the window, or Ctrl+C for the second time
         for found in everything:
             sinks.write(found)
             boxes += len(found.detections)
-            LOGGER.info(frame_line(found, predictor))
-            if signals.received:
-                break
+            LOGGER.info(frame_line(found, predictor, source))
     return boxes
 
 
-def looked_at(source: Source, predictor: Predictor, opt: Namespace, save_dir: Path | None) -> Iterator[Found]:
-    """What is found in each frame of the source, drawn where somebody wants to see it."""
+def looked_at(
+    source: Source, predictor: Predictor, opt: Namespace, save_dir: Path | None, signals: StopSignals
+) -> Iterator[Found]:
+    """What is found in each frame of the source, drawn where somebody wants to see it, until a signal comes."""
     stems, drawn_names = unique_stems(source.paths), drawable_names(predictor.names)
     for frames in source:
         first = Found(frames[0], stems[frames[0].path], NOTHING)
@@ -117,6 +121,8 @@ def looked_at(source: Source, predictor: Predictor, opt: Namespace, save_dir: Pa
             found = Found(frame, stems[frame.path], detections)
             drawn = opt.view_img or not opt.nosave
             yield replace(found, annotated=annotate(found, drawn_names, opt)) if drawn else found
+        if signals.received:
+            return
 
 
 # ------------------------------------------------------------------------------------------------------------- options
@@ -140,7 +146,10 @@ def make_run_dir(opt: Namespace) -> Path | None:
     """The new directory project/name, None where nothing will be saved."""
     if opt.nosave and not any(getattr(opt, name) for name in SAVING):
         return None
-    return increment_path(Path(opt.project) / opt.name, exist_ok=opt.exist_ok, mkdir=True)
+    try:
+        return increment_path(Path(opt.project) / opt.name, exist_ok=opt.exist_ok, mkdir=True)
+    except OSError as error:
+        raise InputError(f"--project: expected a place to write to, got {opt.project}: {error.strerror}") from error
 
 
 # ------------------------------------------------------------------------------------------------------------- outputs
@@ -172,16 +181,14 @@ def annotate(found: Found, names: Mapping[int, str], opt: Namespace) -> np.ndarr
 
 
 # ----------------------------------------------------------------------------------------------------------------- log
-def frame_line(found: Found, predictor: Predictor) -> str:
+def frame_line(found: Found, predictor: Predictor, source: Source) -> str:
     """The log line of one frame: which, the size that the network saw, what is in it, the network's time."""
     frame, (height, width) = found.frame, predictor.seen_hw
-    is_stream = not frame.path.suffix  # which streams' and screens' names don't have
-    kind = f"{'stream' if is_stream else 'video' if frame.is_video else 'image'} {frame.index}/{frame.total}"
+    kind = f"{'stream' if source.live else 'video' if frame.is_video else 'image'} {frame.index}/{frame.total}"
     if frame.is_video:
         kind += f" ({frame.number}/{frame.frames or '?'})"
-    place = frame.path if is_stream else frame.path.resolve()
     counts = counted(found.detections[:, 5].tolist(), predictor.names)
-    return f"{kind} {place}: {height}x{width} {counts}, {predictor.last_ms:.1f}ms"
+    return f"{kind} {source.place(frame.path)}: {height}x{width} {counts}, {predictor.last_ms:.1f}ms"
 
 
 def report(result: Detected, source: Source, imgsz: tuple[int, int], *, labels: int) -> None:

@@ -38,7 +38,8 @@ def chosen_weights(weights: str | Path | Sequence[str | Path] | None) -> list[Pa
     newest = newest_run("runs", "best.pt")
     if newest is None:
         raise InputError(
-            "no best.pt below runs/ yet: train a model first (python train.py), or name a checkpoint with --weights"
+            f"no best.pt below {Path('runs').resolve()} yet: train a model first (python train.py), or name a "
+            "checkpoint with --weights"
         )
     LOGGER.info(f"--weights {newest} is the newest run's best")
     return [newest]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.inputs import chosen_weights
-from engine.validation import Subject, build_loader, check_options, prepared, validated
+from engine.validation import FILES, Subject, build_loader, check_options, prepared, refuse_flags, validated
 from utils.comparison import model_names
 from utils.errors import InputError
 from utils.files import atomic_write, increment_path
@@ -21,7 +21,6 @@ IMAGE_SIZES = range(256, 1537, 128)  # pixels
 CSV_HEADER = ("model", "imgsz", "precision", "recall", "map50", "map", "preprocess_ms", "inference_ms", "nms_ms")
 COLUMNS = ("Model", "Size", "P", "R", "mAP@.5", "mAP@.5:.95", "ms an image")
 ROW = "{:>20}{:>8}" + 4 * "{:>11.3f}" + "{:>13.1f}"
-FLAGS_OF_ONE_SIZE = ("save_txt", "save_conf", "save_hybrid", "save_json", "attention", "imgsz")
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,7 @@ class SizePoint:
 def run(opt: Namespace) -> list[SizePoint]:
     """Validates each of --weights at each image size on the val split; a table in the log, study.csv and study.png in a
     new directory. Raises InputError where the input cannot be used."""
-    for flag in FLAGS_OF_ONE_SIZE:
-        if getattr(opt, flag):
-            raise InputError(f"--{flag.replace('_', '-')} is for one image size: leave it out beside --task study")
+    refuse_flags(opt, (*FILES, "imgsz"), "beside --task study: it is for one image size")
     check_options(opt)
     weights = chosen_weights(opt.weights)
     subjects = [prepared(Namespace(**{**vars(opt), "task": "val", "weights": file})) for file in weights]

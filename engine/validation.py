@@ -11,7 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from engine.attention_report import AttentionReport
-from engine.inputs import DEFAULT_IMGSZ, check_ranges, chosen_weights, data_of_run, network_size
+from engine.inputs import DEFAULT_IMGSZ, check_ranges, chosen_weights, data_of_run, flag_of, network_size
 from engine.validator import validate
 from models.backend import Backend
 from models.backends import load_backend
@@ -27,6 +27,7 @@ from utils.outputs import label_lines
 from utils.tally import ImageResult, Metrics
 from utils.torch_utils import select_device
 
+TASKS = (*SPLITS, "speed", "study", "compare")
 DEFAULT_DATA = "data/digits.yaml"
 RANGES = {
     "batch_size": (1, inf),
@@ -36,6 +37,8 @@ RANGES = {
     "conf_thres": (0, 1),
     "iou_thres": (0, 1),
 }
+FILES = ("save_txt", "save_conf", "save_hybrid", "save_json", "attention")  # flags that write files
+DEFAULTS = {"conf_thres": 0.001, "iou_thres": 0.6, "half": False}  # of val.py
 SPEED = {"conf_thres": 0.25, "iou_thres": 0.45, "half": True}  # what --task speed sets: a detector's everyday use
 
 
@@ -83,10 +86,12 @@ def run(opt: Namespace) -> Metrics:
 
 
 def run_speed(opt: Namespace) -> Metrics:
-    """--task speed: how long the stages take at the thresholds of everyday use, in 16 bits where the device is fast at
-    it, on the val split. Writes nothing."""
+    """--task speed: how long the stages take on the val split, in 16 bits where the device is fast at it, at the
+    thresholds of everyday use where others are not given. Writes nothing."""
+    refuse_flags(opt, FILES, "beside --task speed, which writes nothing")
     check_options(opt)
-    subject = prepared(Namespace(**{**vars(opt), **SPEED, "task": "val"}))
+    everyday = {name: value for name, value in SPEED.items() if getattr(opt, name) == DEFAULTS[name]}
+    subject = prepared(Namespace(**{**vars(opt), **everyday, "task": "val"}))
     loader = build_loader(subject)
     metrics = validated(subject, loader)
     LOGGER.info(speed_line(metrics, loader))
@@ -121,10 +126,17 @@ def validated(subject: Subject, loader: DataLoader, **options: Any) -> Metrics:
     )
 
 
+def refuse_flags(opt: Namespace, names: Sequence[str], why: str) -> None:
+    """Raises InputError for a flag that was given, of those that the task does not read."""
+    for name in names:
+        if getattr(opt, name):
+            raise InputError(f"{flag_of(name)}: leave it out {why}")
+
+
 def check_options(opt: Namespace) -> None:
     """Raises InputError for values out of range, in the words of the flag."""
-    if opt.task not in (*SPLITS, "speed", "study"):
-        raise InputError(f"--task: one of {', '.join(SPLITS)} was expected, got {opt.task!r}")
+    if opt.task not in TASKS:
+        raise InputError(f"--task: one of {', '.join(TASKS)} was expected, got {opt.task!r}")
     check_ranges(opt, RANGES)
     if opt.save_conf and not (opt.save_txt or opt.save_hybrid):
         raise InputError("--save-conf adds a column to the files of --save-txt: give both")
@@ -166,7 +178,8 @@ def common_names(backend: Backend, data: DataConfig, *, weights: Path, single_cl
         return {0: "item"}
     if backend.nc != data.nc:
         raise InputError(
-            f"{weights} knows {backend.nc} classes, but {data.file} has {data.nc}: give the data that it was trained on"
+            f"{weights} knows {backend.nc} classes, but {data.file} has {data.nc}: name the data that it was trained "
+            f"on with --data"
         )
     differing = [cls for cls in range(backend.nc) if backend.names[cls] != data.names[cls]]
     if differing:

@@ -205,8 +205,10 @@ ERRORS = {
     "batch size": ({"batch_size": 0}, "--batch-size: 1 or more was expected, got 0"),
     "conf without txt": ({"save_conf": True}, "--save-txt"),
     "attention of a static model": ({"attention": True}, "has no dynamic layer"),
-    "files of a study": ({"task": "study", "save_txt": True}, "--save-txt is for one image size"),
-    "attention of a study": ({"task": "study", "attention": True}, "--attention is for one image size"),
+    "files of a study": ({"task": "study", "save_txt": True}, "--save-txt: leave it out beside --task study"),
+    "attention of a study": ({"task": "study", "attention": True}, "--attention: leave it out beside --task study"),
+    "files of a speed": ({"task": "speed", "save_json": True}, "--save-json: leave it out beside --task speed"),
+    "no such task": ({"task": "train2"}, "--task: one of train, val, test, speed, study, compare was expected"),
     "no runtime": ({"weights": "model.doc"}, r"expected a file or folder that ends in \.pt"),
 }
 
@@ -295,7 +297,7 @@ def coco_annotations(dataset: Path, split: str, names: dict[int, str]) -> dict:
     return {"images": images, "annotations": rows, "categories": kinds}
 
 
-def test_coco_score_of_coco8(shared, golden_json, tmp_path):
+def test_coco_score_of_coco8(shared, golden_json, tmp_path, capsys):
     """With annotations beside the data, --save-json is scored by COCO's rules."""
     pytest.importorskip("faster_coco_eval", reason="needs the optional package faster-coco-eval")
     expected, dataset = golden_json("dataset_facts")["coco_ap"], shared("datasets/coco8")
@@ -310,4 +312,7 @@ def test_coco_score_of_coco8(shared, golden_json, tmp_path):
         device="cpu", save_json=True,
     )  # fmt: skip
     assert metrics.coco == pytest.approx((expected["AP"], expected["AP50"]), abs=5e-3)
+    table = re.findall(r"Average (?:Precision|Recall) .* = (-?[\d.]+)", capsys.readouterr().err)
+    assert [float(cell) for cell in table[:2]] == pytest.approx(metrics.coco, abs=1e-3)
+    assert len(table) >= 12
     assert metrics.map == pytest.approx(0.4039, abs=1e-3)  # our own sum stays beside it

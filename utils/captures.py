@@ -1,11 +1,17 @@
 """OpenCV's captures, read past what is broken. Opening them is for utils/video.py (files) and utils/streams.py."""
 
+import os
 import time
 from math import inf
 
 import cv2
 
 BROKEN_IN_A_ROW = 300  # then it is the end: H.264 can need up to the next keyframe, usually 250 pictures at most
+
+
+def quiet_ffmpeg() -> None:
+    """Keeps FFmpeg in OpenCV from telling of codecs; what matters is told by us. The user's own setting stands."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 def grab_past_broken(capture: cv2.VideoCapture, *, silence_s: float = inf) -> int | None:

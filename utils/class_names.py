@@ -20,14 +20,20 @@ def class_numbers(
     if wanted is None:
         return None
     by_number = dict(names if isinstance(names, Mapping) else enumerate(names))
-    by_name = {name: number for number, name in by_number.items()}
     given = [wanted] if isinstance(wanted, (int, str)) else list(wanted)
-    found = [by_name.get(item, -1) if isinstance(item, str) and not item.isdecimal() else int(item) for item in given]
-    if unknown := [item for item, number in zip(given, found, strict=True) if number not in by_number]:
+    found = {item: _numbers_of(item, by_number) for item in given}
+    if unknown := [item for item in given if not found[item]]:
         known = ", ".join(f"{number} {name}" for number, name in list(by_number.items())[:TOLD])
         more = ", ..." if len(by_number) > TOLD else ""
         raise InputError(f"{told_as}: expected numbers or names of {known}{more}, got {unknown[0]!r}")
-    return found
+    return [number for item in given for number in found[item]]
+
+
+def _numbers_of(wanted: int | str, names: Mapping[int, str]) -> list[int]:
+    """The class of a number, or all classes of a name; none where there are none."""
+    if isinstance(wanted, str) and not wanted.isdecimal():
+        return [number for number, name in names.items() if name == wanted]
+    return [int(wanted)] if int(wanted) in names else []
 
 
 def counted(classes: Iterable[float], names: Mapping[int, str] | Sequence[str]) -> str:
@@ -38,6 +44,6 @@ def counted(classes: Iterable[float], names: Mapping[int, str] | Sequence[str]) 
 
 def plural(name: str, count: int) -> str:
     """The name as it follows the count: 1 bus, 2 buses, 2 persons."""
-    if count == 1:
+    if count == 1 or not name[-1:].isascii() or not name[-1:].isalpha():  # 3 人, not 3 人s
         return name
     return name + ("es" if name.endswith(("s", "x", "ch", "sh")) else "s")

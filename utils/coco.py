@@ -1,8 +1,6 @@
 """Detections as a COCO results file, and its score by COCO's own rules. Not our mAP: that is utils/metrics.py, and the
 two are different sums."""
 
-import contextlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -124,13 +122,12 @@ def evaluate_rows(rows: list[dict[str, Any]], images: Iterable[int | str], annot
         ) from error
     if not rows:
         return CocoScore(0.0, 0.0)
-    report = io.StringIO()
-    with contextlib.redirect_stdout(report):  # the library prints; ours goes to the log
-        truth = COCO(str(annotations))
-        evaluation = COCOeval_faster(truth, truth.loadRes(rows), "bbox")
-        evaluation.params.imgIds = sorted(set(images))
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    LOGGER.info(report.getvalue().rstrip())
+    truth = COCO(str(annotations))
+    table: list[str] = []
+    evaluation = COCOeval_faster(truth, truth.loadRes(rows), "bbox", print_function=table.append)
+    evaluation.params.imgIds = sorted(set(images))
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    LOGGER.info("\n".join(line for line in table if "Average" in line))  # not what the library says of its progress
     return CocoScore(float(evaluation.stats[0]), float(evaluation.stats[1]))

@@ -66,6 +66,10 @@ class Source(ABC):
         For those who catch signals: a caught one interrupts no waiting."""
         self._asked_to_end = asked
 
+    def place(self, path: Path) -> str:
+        """Where one of `paths` comes from, in words: of a file its absolute path."""
+        return str(path.resolve())
+
     def close(self) -> None:  # noqa: B027  (most sources hold nothing)
         """Ends what the source has running. May be called again."""
 

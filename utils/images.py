@@ -1,15 +1,19 @@
 """Pictures of a set as arrays at the network's size: read, turned upright, resized and, if asked for, cached in memory
 or on disk. Not for labels (utils/labels.py), borders (utils/augmentations.py) or videos (utils/sources.py)."""
 
+import io
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image, ImageFile, ImageOps
 from tqdm import tqdm
 
 from utils.errors import InputError
@@ -25,16 +29,39 @@ READERS = min(8, os.cpu_count() or 1)  # threads that fill a cache
 def read_image(path: str | Path) -> np.ndarray:
     """A picture as uint8 (H, W, 3), BGR, turned upright as its EXIF orientation says; paths in any script.
 
-    Raises InputError where the file is missing, empty or no picture that OpenCV can decode.
+    A picture that ends too early has grey where it is missing, which is told once. Raises InputError where the file is
+    missing, empty or no picture that OpenCV or Pillow can decode.
     """
     try:
         content = np.fromfile(path, np.uint8)  # cv2.imread cannot open non-ASCII paths on Windows
         image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     except (OSError, cv2.error) as error:
         raise InputError(f"expected a picture in {path}, got: {error}") from error
+    if image is None and (image := _truncated_image(content.tobytes())) is not None:
+        _tell_truncated(str(path))
     if image is None:
         raise InputError(f"expected a picture in {path}, got {content.size} bytes that cannot be decoded")
     return image
+
+
+def _truncated_image(content: bytes) -> np.ndarray | None:
+    """As read_image, of a file's beginning; None where too little is there to be a picture. OpenCV from version 5 on
+    gives nothing in these cases, where it once gave what there is."""
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    return np.ascontiguousarray(np.asarray(picture)[..., ::-1])
+
+
+@lru_cache(maxsize=4096)
+def _tell_truncated(path: str) -> None:
+    LOGGER.warning(f"{path} is truncated: what is missing of the picture is grey")
 
 
 def fitted_hw(size_hw: tuple[int, int], imgsz: int) -> tuple[int, int]:

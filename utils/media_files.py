@@ -85,6 +85,8 @@ def list_lines(list_file: Path) -> list[str]:
     """The lines of a list with text, without the blanks around it. Raises InputError where there are none."""
     try:
         lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputError(f"--source: expected a list to read, got {list_file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"--source: expected UTF-8 text with one source a line in {list_file}, got {error}") from error
     stripped = [line.strip() for line in lines if line.strip()]
@@ -108,7 +110,10 @@ def _checked(path: Path) -> Path:
 
 
 def _media_in(directory: Path) -> list[Path]:
-    found = sorted(path for path in directory.iterdir() if is_media(path) and path.is_file())
+    try:
+        found = sorted(path for path in directory.iterdir() if is_media(path) and path.is_file())
+    except OSError as error:
+        raise InputError(f"--source: expected a directory to look into, got {directory}: {error.strerror}") from error
     if not found:
         raise InputError(f"--source: looked for {LOOKED_FOR} directly in {directory}, and found none")
     return found
@@ -123,9 +128,9 @@ def _matching(pattern: Path) -> list[Path]:
     matches = list(literal.glob(str(Path(*parts))))
     found = sorted(path for path in matches if is_media(path) and path.is_file())
     if not found:
-        told = f"{len(matches)} other paths" if matches else "nothing"
+        told = f"{len(matches)} other paths match" if matches else "nothing matches"
         raise InputError(
-            f"--source: looked for {LOOKED_FOR} matching {pattern}{_in_working_directory(pattern)}, and {told} match"
+            f"--source: looked for {LOOKED_FOR} matching {pattern}{_in_working_directory(pattern)}, and {told}"
         )
     return found
 

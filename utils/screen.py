@@ -78,6 +78,10 @@ class ScreenSource(Source):
             number += 1
             yield [Frame(self.paths[0], image, 1, 1, number=number, fps=DEFAULT_FPS, seconds=time.monotonic())]
 
+    def place(self, path: Path) -> str:
+        """The screen's name."""
+        return str(path)
+
     def close(self) -> None:
         """Lets go of the screen. May be called again: mss must not, where the connection was lost."""
         from mss.exception import ScreenShotError

@@ -1,7 +1,6 @@
 """Live streams and webcams: a thread each keeps the newest frame and connects again after a loss. Not for files, here
 or on the web: those wait until we are ready."""
 
-import os
 import re
 import threading
 import time
@@ -12,15 +11,13 @@ from pathlib import Path
 
 import cv2
 
-from utils.captures import grab_past_broken
-from utils.downloads import checked_url, shown
+from utils.captures import grab_past_broken, quiet_ffmpeg
+from utils.downloads import LONGEST_NAME, checked_url, shown
 from utils.frames import Frame, Source
 from utils.log import LOGGER
-from utils.video import DEFAULT_FPS
+from utils.video import usable_fps
 
 SCHEMES = ("rtsp", "rtmp", "http", "https")
-MAX_FPS = 1000  # what is told above this is no rate, but a clock
-LONGEST_NAME = 60  # characters, as in utils/downloads.py
 GLANCE_S = 0.5  # how often the caller's thread wakes up: Windows delivers Ctrl+C only then
 
 
@@ -56,7 +53,8 @@ class Stream:
     total: int
 
     def __str__(self) -> str:
-        return f"stream {self.index}/{self.total} {shown(self.address)}"
+        place = f"webcam {self.address}" if self.address.isdecimal() else shown(self.address)
+        return f"stream {self.index}/{self.total} {place}"
 
 
 class StreamSource(Source):
@@ -104,6 +102,10 @@ class StreamSource(Source):
                 yield from self._batches(news)
             finally:
                 self.close()
+
+    def place(self, path: Path) -> str:
+        """The stream's name."""
+        return str(path)
 
     def close(self) -> None:
         """Ends all threads; one that waits for a connection or a frame ends when the time for it is over."""
@@ -260,7 +262,7 @@ class StreamReader(threading.Thread):
 def open_capture(address: str, patience: Patience) -> cv2.VideoCapture:
     """A connection, or the try of one: isOpened() tells. Neither it nor a frame takes longer than `patience` says, as
     far as OpenCV's backend knows such limits (FFmpeg's does, webcams' have their own of 10 s)."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # as in utils/video.py
+    quiet_ffmpeg()
     if address.isdecimal():
         return cv2.VideoCapture(int(address))
     limits = {
@@ -277,8 +279,7 @@ def told_length(capture: cv2.VideoCapture) -> int:
 
 def told_fps(capture: cv2.VideoCapture) -> float:
     """Frames a second, DEFAULT_FPS where it tells none that can be."""
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    return fps if 0 < fps < MAX_FPS else DEFAULT_FPS
+    return usable_fps(capture.get(cv2.CAP_PROP_FPS))
 
 
 def told_size(capture: cv2.VideoCapture) -> str:

@@ -1,7 +1,6 @@
 """Video files, frame by frame: read with what is broken told, written so that browsers play them. Which files to read
 is for utils/media_files.py, which frames go to which file for utils/outputs.py."""
 
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from utils.captures import grab_past_broken
+from utils.captures import grab_past_broken, quiet_ffmpeg
 from utils.errors import InputError
 from utils.log import LOGGER
 
@@ -48,7 +47,7 @@ def usable_fps(fps: float) -> float:
 
 
 def _open_video(path: Path) -> cv2.VideoCapture:
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # codec chatter; what matters is told below
+    quiet_ffmpeg()
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise InputError(f"expected a video that OpenCV can read, got something else in {path}")

@@ -93,6 +93,10 @@ class WebFileSource(Source):
             finally:
                 path.unlink(missing_ok=True)
 
+    def place(self, path: Path) -> str:
+        """The address, without user, password and query."""
+        return shown(self._addresses[path])
+
     def close(self) -> None:
         """Deletes what has been downloaded."""
         self._folder.cleanup()

@@ -141,7 +141,7 @@ ERRORS = {
     # case: (arguments, what the message tells)
     "no weights": ({"weights": None}, "two or more --weights were expected, got 0"),
     "one": ({"weights": "a.pt"}, "two or more --weights were expected, got 1"),
-    "a flag for one model": ({"save_txt": True}, "--save-txt is for one model"),
+    "a flag for one model": ({"save_txt": True}, "--save-txt: leave it out beside --task compare"),
     "out of range": ({"conf_thres": 2}, "--conf-thres: 0 to 1 was expected"),
     "number of classes": ({"data": "three.yaml"}, r"best\.pt knows 2 classes, but .*three\.yaml has 3"),
     "no labels": ({"data": "bare.yaml"}, "two or more images with labels were expected, got 2 with 0"),

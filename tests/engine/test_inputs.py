@@ -21,7 +21,8 @@ def test_sides_are_rounded_up_to_strides_and_it_is_said(sides, rounded, capfd):
 
 def test_weights_default_to_the_newest_best(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert str(chosen_weights("given.pt")) == "given.pt"
+    assert chosen_weights("given.pt") == [Path("given.pt")]
+    assert chosen_weights(["a.pt", Path("b.pt")]) == [Path("a.pt"), Path("b.pt")]
     with pytest.raises(InputError, match="train a model first"):
         chosen_weights(None)
     for age, run in enumerate(("exp2", "exp")):
@@ -29,7 +30,7 @@ def test_weights_default_to_the_newest_best(tmp_path, monkeypatch):
         best.parent.mkdir(parents=True)
         best.touch()
         os.utime(best, (1000 + age, 1000 + age))
-    assert chosen_weights("").parts[-3] == "exp"
+    assert [file.parts[-3] for file in chosen_weights("")] == ["exp"]
 
 
 @pytest.mark.parametrize(

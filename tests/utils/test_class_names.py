@@ -15,6 +15,10 @@ def test_classes_by_number_or_name(wanted, numbers, names):
     assert class_numbers(wanted, names) == numbers
 
 
+def test_a_name_of_two_classes_is_both():
+    assert class_numbers(["cat"], {0: "cat", 1: "bus", 2: "cat"}) == [0, 2]
+
+
 @pytest.mark.parametrize("wanted", ["dog", [0, "dog"], 3, [-1], ["7"]])
 def test_a_class_that_is_none_is_told_with_those_that_are(wanted):
     with pytest.raises(InputError, match=r"--classes: expected numbers or names of 0 cat, 1 bus, 2 box, got"):
@@ -39,7 +43,9 @@ def test_counts_by_class(classes, expected):
     assert counted(classes, NAMES) == expected
 
 
-@pytest.mark.parametrize(("name", "many"), [("cat", "cats"), ("bench", "benches"), ("brush", "brushes")])
+@pytest.mark.parametrize(
+    ("name", "many"), [("cat", "cats"), ("bench", "benches"), ("brush", "brushes"), ("人", "人"), ("7", "7")]
+)
 def test_plural(name, many):
     assert plural(name, 1) == name
     assert plural(name, 2) == many

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zlib
 from pathlib import Path
 
 import cv2
@@ -267,3 +268,28 @@ def test_the_plain_store_reads_each_time(tmp_path):
     paths.files[0].unlink()
     with pytest.raises(InputError):
         store.get(0)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("part", [0.5, 0.99])
+def test_a_truncated_picture_is_read_as_far_as_it_goes(tmp_path, capsys, suffix, part):
+    picture = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    picture = cv2.resize(picture, (192, 128))
+    content = cv2.imencode(suffix, picture)[1].tobytes()
+    file = tmp_path / f"cut{suffix}"
+    file.write_bytes(content[: int(len(content) * part)])
+    image = read_image(file)
+    assert image.shape == picture.shape
+    whole = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_allclose(image[:32].astype(int), whole[:32].astype(int), atol=3)  # BGR, and the right way up
+    read_image(file)
+    assert capsys.readouterr().err.count(f"{file} is truncated") == 1
+
+
+def test_a_picture_of_too_many_pixels_is_no_way_in(tmp_path):
+    """A PNG whose header claims a billion pixels, and which ends there."""
+    header = b"IHDR" + (40000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
+    chunk = (13).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big")
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    with pytest.raises(InputError, match="cannot be decoded|expected a picture"):
+        read_image(tmp_path / "bomb.png")

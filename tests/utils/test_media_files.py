@@ -67,7 +67,7 @@ def test_what_a_source_names(folder, source, names, monkeypatch):
     [
         ("", "expected images"),
         ("missing.jpg", "missing.jpg"),
-        ("missing/*.jpg", "nothing match"),
+        ("missing/*.jpg", "nothing matches"),
         ("*.md", "1 other paths match"),
         ("notes.md", "notes.md"),
         ("empty", "found none"),

@@ -55,4 +55,3 @@ def test_without_a_network_it_is_said_where_the_file_goes(folders, monkeypatch):
     for told in (*map(str, folders), f"{server}/yolov5n.pt", "404"):
         assert told in str(error.value)
     assert list(Path(folders[2]).iterdir()) == []
-

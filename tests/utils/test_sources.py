@@ -84,7 +84,7 @@ def test_what_a_source_means(folder, source, kind, names):
         ("  ", "got nothing"),
         ("missing", "there is no missing"),
         ("missing.txt", "there is no missing.txt"),
-        ("*.png", "nothing match"),
+        ("*.png", "nothing matches"),
         ("-1", "there is no -1"),
         ("file:///etc/hostname", "expected an address rtsp://"),
         ("ftp://127.0.0.1/a.jpg", "expected an address rtsp://"),

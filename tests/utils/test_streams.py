@@ -159,7 +159,7 @@ def test_a_stream_with_a_length_is_read_whole_and_once(captures, frames, length,
     assert [frame.number for frame in taken] == list(range(1, frames + 1))
     assert {(frame.frames, frame.seconds) for frame in taken} == {(length, None)}
     assert source.skipped == []
-    assert f"stream 1/1 0: ended after {frames} of {length} frames" in capsys.readouterr().err
+    assert f"stream 1/1 webcam 0: ended after {frames} of {length} frames" in capsys.readouterr().err
 
 
 def test_close_ends_a_reader_whose_frame_nobody_takes(captures):
@@ -177,9 +177,9 @@ def test_broken_frames_are_told_and_left_out(captures, capsys):
     captures(Recording(7, broken=(1, 4, 5), undecodable=(3,), length=7))
     assert [frame.number for batch in StreamSource(["0"]) for frame in batch] == [2, 6, 7]
     told = capsys.readouterr().err
-    assert [number for number in range(1, 9) if f"stream 1/1 0: frame {number} is broken and is skipped" in told] == [
-        *(1, 3, 4, 5)
-    ]
+    assert [
+        number for number in range(1, 9) if f"stream 1/1 webcam 0: frame {number} is broken and is skipped" in told
+    ] == [*(1, 3, 4, 5)]
 
 
 def test_numbers_go_on_after_a_loss(captures, capsys):
@@ -188,7 +188,7 @@ def test_numbers_go_on_after_a_loss(captures, capsys):
     one.run()
     assert one.take().number == 7
     told = capsys.readouterr().err.splitlines()
-    assert [line.partition("stream 1/1 0")[2] for line in told] == [
+    assert [line.partition("stream 1/1 webcam 0")[2] for line in told] == [
         ": no connection; connecting again in 0.01 s",
         ": connected, 0 x 0 at 25 fps",
         ": lost after 3 frames; connecting again in 0.01 s",
@@ -240,7 +240,7 @@ def test_a_webcam_that_is_not_there(capsys):
     source = StreamSource(["99"], patience=IMPATIENT)
     assert list(source) == []
     assert source.skipped == [Path("99")]
-    assert "stream 1/1 99 is given up" in capsys.readouterr().err
+    assert "stream 1/1 webcam 99 is given up" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------- real servers
