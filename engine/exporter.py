@@ -23,7 +23,7 @@ from engine.export_proof import Proof, prove
 from engine.inputs import DEFAULT_IMGSZ, check_ranges, chosen_weights, flag_of, whole_strides
 from models.backend import Backend
 from models.backends import load_backend
-from models.export_formats import EXPORTERS, Format
+from models.export_formats import CHOICES, EXPORTERS, Format
 from models.export_metadata import Metadata
 from models.export_options import ExportOptions, Suppression
 from models.runtime_torch import TorchBackend
@@ -125,9 +125,7 @@ def check_options(opt: Namespace, formats: list[Format]) -> None:
 
 def given_choices(opt: Namespace) -> list[str]:
     """The flags that not every format reads, of those that were given."""
-    switches = ("half", "int8", "dynamic", "simplify", "nms", "train", "optimize", "inplace")
-    given = [name for name in switches if getattr(opt, name)]
-    return given + [name for name, value in DEFAULTS.items() if getattr(opt, name) != value]
+    return [name for name in CHOICES if getattr(opt, name) != DEFAULTS.get(name, False)]
 
 
 def suppression(opt: Namespace) -> Suppression:

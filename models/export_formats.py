@@ -41,9 +41,7 @@ class Format:
         need(self.packages, self.requirements, purpose=f"--include {self.name}")
 
 
-CHOICES = frozenset(
-    {"half", "int8", "dynamic", "simplify", "opset", "nms", "train", "optimize", "inplace", "workspace"}
-)
+CHOICES = ("half", "int8", "dynamic", "simplify", "opset", "nms", "train", "optimize", "inplace", "workspace")
 
 
 def _torchscript(model: DetectionModel, file: Path, options: ExportOptions) -> Path:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.backends import load_backend
-from models.export_formats import EXPORTERS, export_formats
+from models.export_formats import CHOICES, EXPORTERS, export_formats
 from models.export_options import Suppression
 from tests.models.exporting import CPU, NAMES, exported, tiny_model
 from utils.errors import InputError
@@ -289,6 +289,7 @@ def test_formats_are_told_apart_by_their_suffixes():
     rows = export_formats()
     assert [row.name for row in rows] == list(EXPORTERS)
     assert len({row.suffix for row in rows}) == len(rows)
+    assert set().union(*(row.flags for row in rows)) == set(CHOICES)
 
 
 def test_a_missing_package_is_told_with_its_command(monkeypatch):
