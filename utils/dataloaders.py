@@ -170,7 +170,6 @@ def _start_worker(_: int) -> None:
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    os.nice(0)
     cv2.setNumThreads(0)
 
 
