@@ -200,7 +200,7 @@ def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
 def main(opt: argparse.Namespace) -> None:
     speeds = {}
     for cache in (None, "ram"):
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context()) as pool:
             speeds[cache or "none"] = pool.submit(measured, opt, cache).result()
     LOGGER.info(f"\n### {opt.cfg}, {opt.data}, {opt.imgsz} pixels, batch {opt.batch_size}\n")
     LOGGER.info(f"{table(speeds)}\n\nThe stages are in milliseconds a training image. {machine()}")
