@@ -1,26 +1,57 @@
-"""The pairs of texts in an ONNX file, read without the packages onnx and onnxruntime: OpenCV runs such files, but does
-not show their metadata. Not for what the texts mean: models/export_metadata.py."""
+"""The pairs of texts and the image size in an ONNX file, read without the packages onnx and onnxruntime: OpenCV runs
+such files, but does not show these. Not for what the texts mean: models/export_metadata.py."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from utils.errors import InputError
 
-METADATA_FIELD, KEY_FIELD, VALUE_FIELD = 14, 1, 2  # of onnx.proto: ModelProto.metadata_props, StringStringEntryProto
+# field numbers of onnx.proto
+METADATA, KEY, VALUE = (14,), 1, 2  # ModelProto.metadata_props, and what stands in one
+INPUT = (7, 11)  # ModelProto.graph, GraphProto.input
+DIMENSIONS, LENGTH_OF_DIMENSION = (2, 1, 2, 1), 1  # ValueInfoProto.type, .tensor_type, .shape, .dim; .dim_value
 EMPTY = memoryview(b"")
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 
 
-def texts_of(file: Path) -> Iterator[tuple[str, str]]:
+def texts_of(file: Path) -> dict[str, str]:
     """The pairs of texts of an ONNX file. Raises InputError where it is none."""
-    content = memoryview(file.read_bytes())
+    with _told(file):
+        pairs = [dict(_fields(pair)) for pair in _nested(memoryview(file.read_bytes()), METADATA)]
+        return {_text(pair.get(KEY, EMPTY)): _text(pair.get(VALUE, EMPTY)) for pair in pairs}
+
+
+def image_shape_of(file: Path) -> tuple[int | None, ...]:
+    """(batch, channels, height, width) of an ONNX file's first input with four dimensions, None where one is free.
+    Raises InputError where it is no such file, or has no such input."""
+    with _told(file):
+        for entry in _nested(memoryview(file.read_bytes()), INPUT):
+            dimensions = [dict(_fields(dimension)).get(LENGTH_OF_DIMENSION) for dimension in _nested(entry, DIMENSIONS)]
+            if len(dimensions) == 4:
+                return tuple(length if isinstance(length, int) and length else None for length in dimensions)
+    raise InputError(f"{file}: one input (B, 3, H, W) was expected, got none of four dimensions")
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
     try:
-        for number, value in _fields(content):
-            if number == METADATA_FIELD:
-                pair = dict(_fields(value))
-                yield _text(pair.get(KEY_FIELD, EMPTY)), _text(pair.get(VALUE_FIELD, EMPTY))
+        yield
     except (IndexError, ValueError, TypeError) as error:
         raise InputError(f"{file}: it is no ONNX file: {error}") from error
+
+
+def _nested(content: memoryview, path: tuple[int, ...]) -> Iterator[memoryview]:
+    """The messages at a path of field numbers."""
+    for number, value in _fields(content):
+        if number != path[0]:
+            continue
+        if isinstance(value, int):
+            raise TypeError(f"field {number} is a number, not a message")
+        if len(path) == 1:
+            yield value
+        else:
+            yield from _nested(value, path[1:])
 
 
 def _text(value: memoryview | int) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.export_metadata import from_texts
 from models.exported import ExportedBackend, as_array, check_is_file, one_line
-from models.onnx_metadata import texts_of
+from models.onnx_metadata import image_shape_of, texts_of
 from utils.errors import InputError
 
 
@@ -19,14 +19,15 @@ class DnnBackend(ExportedBackend):
         import cv2
 
         check_is_file(file)
-        metadata = from_texts(dict(texts_of(file)), file)
-        if metadata.dynamic:
-            raise InputError(f"--dnn takes files of one image size, and {file} was exported with --dynamic")
+        metadata = from_texts(texts_of(file), file)
+        batch, _, *size_hw = image_shape_of(file)
+        if None in size_hw:
+            raise InputError(f"--dnn takes files of one image size, and {file} is free in it (--dynamic)")
         try:
             self.network = cv2.dnn.readNetFromONNX(str(file))
         except cv2.error as error:
             raise InputError(f"{file}: OpenCV cannot read it: {one_line(error)}") from error
-        super().__init__(file, metadata, device, fixed_hw=metadata.imgsz, fixed_batch=metadata.batch)
+        super().__init__(file, metadata, device, fixed_hw=tuple(size_hw), fixed_batch=batch)
 
     def _run(self, images: Tensor) -> Tensor:
         import cv2

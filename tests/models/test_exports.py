@@ -193,11 +193,18 @@ def test_a_file_of_v61_is_read(tmp_path):
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {"stride": "32", "names": "['circle', 'square']"})
     raw = next(node for node in model.graph.node if node.op_type == "Conv").output[0]
-    model.graph.output.append(onnx.helper.make_tensor_value_info(raw, 1, None))
+    model.graph.output.append(onnx.helper.make_tensor_value_info(raw, 1, [1, None, None, None]))
     onnx.save(model, file)
-    backend = load_backend(file, CPU)
-    assert backend.names == NAMES
-    assert_same(backend, tiny_model(), 2, 64, 96)
+    for dnn in (False, True):
+        backend = load_backend(file, CPU, dnn=dnn)
+        assert backend.names == NAMES
+        assert_same(backend, tiny_model(), 2, 64, 96)
+
+
+def test_opencv_refuses_free_sizes(tmp_path):
+    pytest.importorskip("onnx")
+    with pytest.raises(InputError, match="--dnn takes files of one image size"):
+        load_backend(exported(tiny_model(), "onnx", tmp_path, dynamic=True), CPU, dnn=True)
 
 
 def test_a_file_without_facts_is_read(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.onnx_metadata import texts_of
+from models.onnx_metadata import image_shape_of, texts_of
 from utils.errors import InputError
 
 PAIRS = [{}, {"stride": "32"}, {"names": "{0: '数字'}", "": "", "long": "x" * 300}]
@@ -16,7 +16,7 @@ def test_they_are_those_that_onnx_wrote(tmp_path, pairs):
     model = onnx.helper.make_model(graph)
     onnx.helper.set_model_props(model, pairs)
     onnx.save(model, tmp_path / "a.onnx")
-    assert dict(texts_of(tmp_path / "a.onnx")) == pairs
+    assert texts_of(tmp_path / "a.onnx") == pairs
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,30 @@ def test_they_are_those_that_onnx_wrote(tmp_path, pairs):
 def test_other_content_is_told(tmp_path, content):
     (tmp_path / "a.onnx").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.onnx: it is no ONNX file"):
-        dict(texts_of(tmp_path / "a.onnx"))
+        texts_of(tmp_path / "a.onnx")
 
 
 def test_an_empty_file_has_none(tmp_path):
     (tmp_path / "a.onnx").touch()
-    assert dict(texts_of(tmp_path / "a.onnx")) == {}
+    assert texts_of(tmp_path / "a.onnx") == {}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        ([[1, 3, 64, 96]], (1, 3, 64, 96)),
+        ([["batch", 3, "height", "width"]], (None, 3, None, None)),
+        ([[5], [2, 3, None, 32]], (2, 3, None, 32)),
+    ],
+)
+def test_the_size_of_images(tmp_path, shapes, expected):
+    onnx = pytest.importorskip("onnx")
+    inputs = [onnx.helper.make_tensor_value_info(f"i{place}", 1, shape) for place, shape in enumerate(shapes)]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", inputs, [])), tmp_path / "a.onnx")
+    assert image_shape_of(tmp_path / "a.onnx") == expected
+
+
+def test_a_file_without_images_is_told(tmp_path):
+    (tmp_path / "a.onnx").touch()
+    with pytest.raises(InputError, match="got none of four dimensions"):
+        image_shape_of(tmp_path / "a.onnx")
