@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -69,8 +70,8 @@ class Predictor:
         """The network's input (B, 3, h, w): no larger than needed where all pictures have one shape."""
         auto = self.backend.fixed_hw is None and len({image.shape for image in images}) == 1
         fitted = [letterbox(image, self.imgsz, auto=auto, stride=self.backend.stride)[0] for image in images]
-        planes = np.ascontiguousarray(np.stack(fitted)[..., ::-1].transpose(0, 3, 1, 2))  # (B, 3, h, w) RGB
-        return to_unit_float(torch.from_numpy(planes), self.backend.device)
+        rgb = np.stack([cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in fitted])  # (B, h, w, 3): channels_last
+        return to_unit_float(torch.from_numpy(rgb).permute(0, 3, 1, 2), self.backend.device)
 
     def _in_picture(self, found: Tensor, size_hw: tuple[int, int]) -> np.ndarray:
         """Detections in pixels of the network's input -> in whole pixels of the picture."""

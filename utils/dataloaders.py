@@ -43,9 +43,10 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples with images of one size -> a batch."""
+    """Samples with images of one size -> a batch, in channels_last order as its images: a network takes it without a
+    transposed copy."""
     return Batch(
-        torch.stack([sample.image for sample in samples]),
+        torch.stack([sample.image.permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2),
         _numbered([sample.targets for sample in samples]),
         tuple(sample.path for sample in samples),
         tuple(sample.shapes for sample in samples),

@@ -220,9 +220,8 @@ class DetectionDataset(Dataset):
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) BGR -> uint8 (3, H, W) RGB, contiguous."""
-    blue, green, red = cv2.split(image)
-    return torch.from_numpy(np.stack((red, green, blue)))
+    """uint8 (H, W, 3) BGR -> uint8 (3, H, W) RGB, its channels next to each other in memory as before."""
+    return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
 
 
 def _to_targets(scene: Scene) -> Tensor:

@@ -147,7 +147,7 @@ def test_plain_samples(index, rect, cache):
     assert sorted(sample.path for sample in samples) == [index.path(i) for i in range(7)]
     for sample in samples:
         assert sample.image.dtype == torch.uint8
-        assert sample.image.is_contiguous()
+        assert sample.image.permute(1, 2, 0).is_contiguous()
         assert sample.targets.shape[1:] == (6,)
         assert_labels_fit(sample)
         original_hw, (ratio_yx, pad_xy) = sample.shapes
