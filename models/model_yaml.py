@@ -1,6 +1,5 @@
 """Model YAMLs: finding, reading and checking them. Not for building the network: that is models/yolo.py."""
 
-import math
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,16 @@ import yaml
 from utils.errors import InputError
 from utils.files import ROOT
 from utils.log import LOGGER
+from utils.plain_yaml import read_yaml
 
 REQUIRED = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head")
 OPTIONAL = ("ch",)
+MOST_CLASSES = 100_000
+LARGEST = 65_536  # of numbers in rows: channels, kernel sizes, ...
+MOST_REPEATS = 1_000
+LARGEST_MULTIPLE = 100
+MOST_ANCHORS = 100  # a level
+LONGEST_TOLD = 100  # characters of a value
 ANCHOR_SETS = ROOT / "models" / "hub" / "anchors.yaml"
 
 
@@ -34,8 +40,8 @@ def read_model_yaml(cfg: str | Path | dict[str, Any]) -> dict[str, Any]:
         path = find_model_yaml(cfg)
         where = str(path)
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            content = read_yaml(path)
+        except yaml.YAMLError as error:
             raise InputError(f"{where} is no readable YAML: {error}") from error
     _check(content, where)
     return content
@@ -48,30 +54,58 @@ def _check(content: Any, where: str) -> None:
     if missing:
         raise InputError(f"{where}: missing {', '.join(missing)}")
     if "activation" in content:  # v7.0's key: to build the model without it would give wrong results
-        raise InputError(f"{where}: activation={content['activation']!r} is not supported, only SiLU is")
+        raise InputError(f"{where}: activation={_told(content['activation'])} is not supported, only SiLU is")
     for key in content.keys() - {*REQUIRED, *OPTIONAL}:
-        LOGGER.warning(f"{where}: the key {key!r} is not read")
-    if not isinstance(content["nc"], int) or content["nc"] < 1:
-        raise InputError(f"{where}: nc must be a whole number of at least 1, got {content['nc']!r}")
-    for key in ("depth_multiple", "width_multiple"):
-        if not isinstance(content[key], int | float) or not content[key] > 0:
-            raise InputError(f"{where}: {key} must be a positive number, got {content[key]!r}")
+        LOGGER.warning(f"{where}: the key {_told(key)} is not read")
+    _check_numbers(content, where)
     for key in ("backbone", "head"):
-        if not isinstance(content[key], list) or not all(_is_row(row) for row in content[key]):
-            raise InputError(f"{where}: {key} must be a list of rows [from, number, module, args]")
+        _check_rows(content[key], f"{where}: {key}")
     content["anchors"] = check_anchors(content["anchors"], where)
+
+
+def _check_numbers(content: dict[str, Any], where: str) -> None:
+    for key, most in (("nc", MOST_CLASSES), ("ch", LARGEST)):
+        value = content.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise InputError(f"{where}: {key} must be a whole number from 1 to {most}, got {_told(value)}")
+    for key in ("depth_multiple", "width_multiple"):
+        if not isinstance(content[key], int | float) or not 0 < content[key] <= LARGEST_MULTIPLE:
+            raise InputError(
+                f"{where}: {key} must be a positive number up to {LARGEST_MULTIPLE}, got {_told(content[key])}"
+            )
+
+
+def _check_rows(rows: Any, where: str) -> None:
+    wrong = [row for row in rows if not _is_row(row)] if isinstance(rows, list) else [rows]
+    if wrong:
+        raise InputError(
+            f"{where} must be a list of rows [from, number, module, args], number up to {MOST_REPEATS}, other numbers "
+            f"up to {LARGEST}, got {_told(wrong[0])}"
+        )
 
 
 def _is_row(row: Any) -> bool:
     types = (int | list, int, str, list)
-    return isinstance(row, list) and len(row) == 4 and all(map(isinstance, row, types))
+    if not isinstance(row, list) or len(row) != 4 or not all(map(isinstance, row, types)):
+        return False
+    return row[1] <= MOST_REPEATS and all(map(_is_argument, row[3]))
+
+
+def _is_argument(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_argument, value))
+    return not isinstance(value, int | float) or abs(value) <= LARGEST
+
+
+def _told(value: Any) -> str:
+    return "a huge number" if isinstance(value, int) and abs(value) > LARGEST**4 else repr(value)[:LONGEST_TOLD]
 
 
 def named_anchors(name: str, where: str) -> list[list[float]]:
     """A set of models/hub/anchors.yaml. Raises InputError with the known names."""
-    known = yaml.safe_load(ANCHOR_SETS.read_text(encoding="utf-8"))
+    known = read_yaml(ANCHOR_SETS)
     if name not in known:
-        raise InputError(f"{where}: no anchors are called {name!r}; known are {', '.join(known)}")
+        raise InputError(f"{where}: no anchors are called {_told(name)}; known are {', '.join(known)}")
     return known[name]
 
 
@@ -81,16 +115,16 @@ def check_anchors(anchors: Any, where: str) -> list[list[float]] | int:
     otherwise."""
     if isinstance(anchors, str):
         anchors = named_anchors(anchors, where)
-    if isinstance(anchors, int | float) and round(anchors) >= 1:
+    if isinstance(anchors, int | float) and 0.5 < anchors <= MOST_ANCHORS:
         return round(anchors)
     flat = isinstance(anchors, list) and anchors and all(isinstance(level, list) and level for level in anchors)
     lengths = {len(level) for level in anchors} if flat else set()
     if len(lengths) != 1 or lengths.pop() % 2:
-        raise InputError(f"{where}: anchors must be a number, or equally long lists of w, h pairs, got {anchors!r}")
-    if not all(
-        isinstance(side, int | float) and math.isfinite(side) and side >= 0 for level in anchors for side in level
-    ):
-        raise InputError(f"{where}: anchors must be numbers of pixels, got {anchors!r}")
+        raise InputError(
+            f"{where}: anchors must be a number, or equally long lists of w, h pairs, got {_told(anchors)}"
+        )
+    if not all(isinstance(side, int | float) and 0 <= side <= LARGEST for level in anchors for side in level):
+        raise InputError(f"{where}: anchors must be numbers of pixels, got {_told(anchors)}")
     return anchors
 
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import torch
 
 from utils.errors import InputError
+from utils.unrolled import unrolled
 
 # names that torch's own restricted unpickler resolves: tensors and their storages, and containers
 PLAIN = re.compile(
@@ -28,7 +29,15 @@ STOOD_IN_FOR = re.compile(
 )
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_PICKLES = 5  # a file of torch < 1.6: magic number, version, system, content, storage keys
+UNREADABLE_ARCHIVE = (  # RuntimeError: encrypted, NotImplementedError: packed in a way that Python doesn't know
+    zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError, ValueError, MemoryError,
+)  # fmt: skip
+HARMLESS = 2**20  # bytes that any file may claim
 NO_WEIGHTS = "it is no whole, plain file of torch.save"
+LARGEST_PICKLE = 2**25  # bytes in an archive, of the structure without its tensors: YOLOv5 has 80 kB
+MOST_OPCODES = 2_000_000  # of a pickle: YOLOv5 has 34,000
+MOST_UNROLLED = 4  # times the size of the file: what its content may take with each reference written out
+DEEPEST = 200  # objects in each other: YOLOv5 has 30
 UNREADABLE = (  # what torch.load raises on content that is not a file of torch.save
     pickle.UnpicklingError,
     RuntimeError,
@@ -38,6 +47,9 @@ UNREADABLE = (  # what torch.load raises on content that is not a file of torch.
     TypeError,
     AttributeError,
     AssertionError,
+    ArithmeticError,
+    MemoryError,
+    OSError,
     struct.error,
 )
 
@@ -72,10 +84,41 @@ def load_inert(path: str | Path) -> Any:
     stand_ins = [_stand_in(name) for name in names if STOOD_IN_FOR.fullmatch(name)]
     try:
         with torch.serialization.safe_globals([*stand_ins, set]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_claims(content, path)
+        return content
+    except InputError:
+        raise
     except UNREADABLE as error:
         # torch's own words would be no help here: at best they advise to read the file unsafely
         raise InputError(f"{path} cannot be read as a file of weights: {NO_WEIGHTS}") from error
+
+
+def _check_claims(content: Any, path: Path) -> None:
+    """Raises InputError where the content would be far larger than its file, once each tensor of repeated values and
+    each reference has memory of its own, or is nested so deep that nothing can walk through it."""
+    size, depth = unrolled(content, _parts, _bytes)
+    most = MOST_UNROLLED * path.stat().st_size + HARMLESS
+    if size > most or depth > DEEPEST:
+        raise InputError(
+            f"{path} was refused: what it holds would take more than {most} bytes or levels of nesting beyond {DEEPEST}"
+        )
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    if isinstance(value, Inert):
+        yield from (value.args, value.state)
+    elif isinstance(value, dict):
+        yield from value
+        yield from value.values()
+    elif isinstance(value, list | tuple | set):
+        yield from value
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    return len(value) if isinstance(value, str | bytes) else 1
 
 
 def _stand_in(name: str) -> type[Inert]:
@@ -91,7 +134,7 @@ def _globals_in(path: Path) -> set[str]:
         if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
             return _globals_in_archive(path)
         file.seek(0)
-        return {name for _ in range(LEGACY_PICKLES) for name in _globals_in_pickle(file)}
+        return {name for _ in range(LEGACY_PICKLES) for name in _globals_in_pickle(file, path)}
 
 
 def _globals_in_archive(path: Path) -> set[str]:
@@ -101,18 +144,36 @@ def _globals_in_archive(path: Path) -> set[str]:
             members = archive.namelist()
             if any("/code/" in member for member in members):
                 raise InputError(f"{path} is a TorchScript export; a checkpoint (.pt of a training) was expected")
+            _check_packed(archive, path)
             for member in (member for member in members if member.endswith(".pkl")):
-                found.update(_globals_in_pickle(io.BytesIO(archive.read(member))))
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
+                found.update(_globals_in_pickle(io.BytesIO(archive.read(member)), path))
+    except InputError:
+        raise
+    except UNREADABLE_ARCHIVE as error:
         raise InputError(f"{path} cannot be read as a file of weights: {NO_WEIGHTS} ({error})") from error
     return found
 
 
-def _globals_in_pickle(file: BinaryIO) -> Iterator[str]:
+def _check_packed(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raises InputError where an archive's content is larger than its file: torch packs nothing."""
+    size = path.stat().st_size
+    claimed = sum(member.file_size for member in archive.infolist())
+    pickles = sum(member.file_size for member in archive.infolist() if member.filename.endswith(".pkl"))
+    if claimed > size or pickles > LARGEST_PICKLE:
+        raise InputError(
+            f"{path} was refused: its {size} bytes would unpack to {claimed}, {pickles} of them without tensors"
+        )
+
+
+def _globals_in_pickle(file: BinaryIO, path: Path) -> Iterator[str]:
     """Names in one pickle, up to its end or to the first byte that is none: torch.load says what is wrong there."""
     try:
-        for opcode, argument, _ in pickletools.genops(file):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            if count > MOST_OPCODES:
+                raise InputError(f"{path} was refused: its structure has more than {MOST_OPCODES} parts")
             if opcode.name in ("GLOBAL", "INST"):
                 yield re.sub(r"^__builtin__\b", "builtins", argument).replace(" ", ".")
-    except (ValueError, struct.error, EOFError):
+    except InputError:
+        raise
+    except (ValueError, struct.error, EOFError, OverflowError, MemoryError):
         return

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.common import dynamic_layers
+from models.model_yaml import MOST_CLASSES
 from models.unfuse import unfused
 from models.unpickling import Inert, load_inert
 from models.yolo import DetectionModel
@@ -212,6 +213,8 @@ def _read_ours(file: Path, content: Mapping[str, Any]) -> Checkpoint:
     if not isinstance(version, int) or version > VERSION:
         raise InputError(f"{file}: checkpoint version {VERSION} was expected, got {version}; it needs a newer release")
     missing = [key for key in ("yaml", "names", "state", "info", "training") if key not in content]
+    plain = [key for key in ("yaml", "names", "info") if not isinstance(content.get(key, {}), dict)]
+    missing += plain
     if missing or not _is_state_dict(content["state"]):
         raise InputError(
             f"{file}: a damaged checkpoint: {', '.join(missing) or 'state'} is missing or not what it should be"
@@ -228,13 +231,12 @@ def _read_v6(file: Path, network: Inert) -> Checkpoint:
     try:
         yaml = _plain(yaml)
         members = list(_members(network))
-    except (TypeError, RecursionError) as error:
+        named = _names_by_index(names, yaml.get("nc"))
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: its network is not built like one of YOLOv5 v6 or v7: {error}") from error
     state = {name: member for name, member in members if isinstance(member, Tensor) and not name.endswith(DROPPED)}
     activations = {name: type(member).__name__ for name, member in members if name.endswith(".act")}
-    return Checkpoint(
-        file, "v6", yaml, _names_by_index(names, yaml.get("nc")), _float32(state), activations=activations
-    )
+    return Checkpoint(file, "v6", yaml, named, _float32(state), activations=activations)
 
 
 def _members(module: Inert, prefix: str = "") -> Iterator[tuple[str, Tensor | Inert]]:
@@ -272,6 +274,8 @@ def _tensor(value: Any, name: str) -> Tensor:
 
 def _names_by_index(names: list | dict, nc: int | None) -> dict[int, str]:
     """v6.1 keeps a list, v6.2 and later a dict; a class without a name is called class<i>."""
+    if nc is not None and not 1 <= nc <= MOST_CLASSES:
+        raise ValueError(f"nc is {nc}")
     pairs = names.items() if isinstance(names, dict) else enumerate(names)
     named = {int(index): str(name) for index, name in pairs}
     return {index: named.get(index, f"class{index}") for index in range(nc or len(named))}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.build_limits import limited_forward, limited_parameters
 from models.common import (
     C3,
     C3SPP,
@@ -42,6 +43,10 @@ from models.model_yaml import class_names, completed
 from utils.anchors import decode, in_stride_order, make_grid
 from utils.errors import InputError
 
+LONGEST_TOLD = 300  # characters of an error or a row
+UNUSABLE = (  # what layers raise on arguments or maps that they can't use
+    RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError, MemoryError,
+)  # fmt: skip
 PROBE_SIDE = 128  # pixels of the forward that finds the strides: a multiple of any stride in use (P7: 128)
 
 
@@ -172,8 +177,9 @@ def parse_model(description: dict[str, Any], ch: int) -> tuple[nn.Sequential, li
             sources = _sources(index, given)
             inputs = [widths[source] if index else ch for source in sources]
             layer, row, width = _build(index, entry, inputs, description)
-        except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-            raise InputError(f"layer {index} of the model YAML, {entry}: {error}") from error
+        except UNUSABLE as error:
+            reason = " ".join(str(error).split())[:LONGEST_TOLD]
+            raise InputError(f"layer {index} of the model YAML, {str(entry)[:LONGEST_TOLD]}: {reason}") from error
         layers.append(layer)
         rows.append(row)
         widths.append(width)
@@ -292,7 +298,8 @@ class DetectionModel(nn.Module):
         super().__init__()
         self.yaml = completed(cfg, ch, nc, anchors)
         self.names = class_names(names, self.yaml["nc"])
-        self.model, self.save, self.rows = parse_model(self.yaml, self.yaml["ch"])
+        with limited_parameters():
+            self.model, self.save, self.rows = parse_model(self.yaml, self.yaml["ch"])
         self.detect.set_strides(self._probe_strides())
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -359,16 +366,19 @@ class DetectionModel(nn.Module):
         self.eval()
         self.detect.train()  # raw maps, as decoding them takes the strides
         try:
-            with torch.no_grad():
+            with limited_forward(self):
                 raw = self(image)
-        except RuntimeError as error:
+            return torch.tensor([PROBE_SIDE / level.shape[-2] for level in raw])
+        except UNUSABLE as error:
             row = self.rows[reached[-1]]
-            raise InputError(f"layer {row.index} ({row.type}) does not fit its inputs {row.source}: {error}") from error
+            reason = " ".join(str(error).split())[:LONGEST_TOLD]
+            raise InputError(
+                f"layer {row.index} ({row.type}) does not fit its inputs {str(row.source)[:60]}: {reason}"
+            ) from error
         finally:
             self.train()
             for hook in hooks:
                 hook.remove()
-        return torch.tensor([PROBE_SIDE / level.shape[-2] for level in raw])
 
 
 Model = DetectionModel  # v6.1's name

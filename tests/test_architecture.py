@@ -23,28 +23,28 @@ OUTSIDE = ("tests/", "benchmarks/")  # not bound by the law of floors
 # place here, one floor above the highest file that it imports.
 BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
-    "utils/bootstrap utils/memory utils/frames utils/captures utils/silence engine/interruption",
-    1: "utils/callbacks utils/distributed utils/hyp utils/files utils/torch_utils utils/label_files utils/video "
+    "utils/bootstrap utils/memory utils/unrolled utils/frames utils/captures utils/silence engine/interruption",
+    1: "utils/callbacks utils/distributed utils/files utils/torch_utils utils/label_files utils/video "
     "utils/surviving utils/fonts utils/class_names utils/extras utils/quiet models/backend models/onnx_metadata "
-    "models/export_metadata utils/tensorflow_beside_torch",
+    "models/export_metadata models/build_limits utils/tensorflow_beside_torch utils/plain_yaml",
     2: (
-        "models/dynamic_ops models/blocks_transformer models/unpickling models/model_yaml models/ensemble utils/nms "
-        "models/exported models/tensorflow_ops "
-        "utils/loss utils/metrics utils/augmentations utils/mosaic utils/labels utils/images utils/annotator "
-        "utils/figures utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits utils/optim "
-        "utils/autoanchor utils/logger_csv utils/coco utils/attention utils/logged_run utils/evolution utils/downloads "
+        "models/dynamic_ops models/blocks_transformer utils/hyp models/unpickling models/model_yaml "
+        "models/ensemble utils/nms models/exported models/tensorflow_ops "
+        "utils/metrics utils/mosaic utils/labels utils/images utils/annotator "
+        "utils/figures utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits "
+        "utils/autoanchor utils/logger_csv utils/coco utils/attention utils/logged_run utils/downloads "
         "utils/screen models/export_options"
     ),
     3: (
         "models/export_nms models/runtime_onnx models/runtime_dnn models/conversion models/runtime_coreml "
         "models/runtime_ncnn models/runtime_tensorflow models/runtime_tensorrt models/runtime_tflite "
-        "models/blocks_dynamic utils/logger_tensorboard utils/logger_wandb utils/logger_mlflow utils/study "
-        "utils/evolution_plots utils/size_plots utils/media_files utils/streams utils/image_inputs "
+        "models/blocks_dynamic utils/loss utils/augmentations utils/optim utils/evolution utils/logger_tensorboard "
+        "utils/logger_wandb utils/logger_mlflow utils/size_plots utils/media_files utils/streams utils/image_inputs "
         "utils/official_weights"
     ),
     4: (
-        "models/blocks_conv models/attention_probe models/frozen utils/curves utils/plots utils/data_config "
-        "utils/datasets utils/attention_plots utils/loggers utils/web_files"
+        "models/blocks_conv utils/study utils/evolution_plots models/attention_probe models/frozen utils/curves "
+        "utils/plots utils/data_config utils/datasets utils/attention_plots utils/loggers utils/web_files"
     ),
     5: "models/common models/unfuse utils/sources",
     6: "models/yolo models/spread utils/dataloaders utils/outputs utils/tally",

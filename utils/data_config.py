@@ -2,12 +2,15 @@
 nothing named in a YAML is fetched or run, only the built-in digits are made on first use."""
 
 import glob
+import lzma
 import secrets
 import shutil
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -16,10 +19,17 @@ from utils.digits import make_digits
 from utils.errors import InputError
 from utils.files import ROOT, find_file
 from utils.log import LOGGER
+from utils.plain_yaml import read_yaml
 
 SPLITS = ("train", "val", "test")
 KEYS = ("path", *SPLITS, "nc", "names", "download", "hyp", "imgsz")
 BUILTIN = "builtin:"
+MOST_CLASSES = 100_000
+MOST_EXPANSION = 100  # of an archive: labels make 5, pictures 1
+HARMLESS = 2**26  # bytes that an archive may become whatever its size
+BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError)
+LARGEST_SIDE = 65_536  # pixels
+LONGEST_TOLD = 200  # characters of a value
 MAKERS = {"builtin:digits": make_digits}
 
 
@@ -44,14 +54,14 @@ class DataConfig:
 # ------------------------------------------------------------------------------------------------------- read the file
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = read_yaml(file)
+    except yaml.YAMLError as error:
         raise InputError(f"{file}: expected YAML in UTF-8, got {error}") from error
     if not isinstance(content, Mapping):
         raise InputError(f"{file}: expected a mapping with the keys {', '.join(KEYS)}, got {type(content).__name__}")
     unread = [str(key) for key in content if key not in KEYS]
     if unread:
-        LOGGER.info(f"{file}: passed over, not among the keys of a data YAML: {', '.join(unread)}")
+        LOGGER.info(f"{file}: passed over, not among the keys of a data YAML: {_cut(', '.join(unread))}")
     return dict(content)
 
 
@@ -59,6 +69,20 @@ def _only_folder(folder: Path) -> Path:
     """The folder itself, or the one folder that is all there is in it (but for what macOS adds)."""
     content = [item for item in folder.iterdir() if item.name != "__MACOSX"]
     return content[0] if len(content) == 1 and content[0].is_dir() else folder
+
+
+def _check_members(handle: zipfile.ZipFile, archive: Path) -> None:
+    """Raises InputError for names that lead out of the folder, and where unpacked it would be too large."""
+    names = [PurePosixPath(member.filename.replace("\\", "/")) for member in handle.infolist()]
+    leading_out = next((name for name in names if name.is_absolute() or ".." in name.parts or ":" in str(name)), None)
+    if leading_out is not None:
+        raise InputError(f"{archive} was refused: its {_cut(str(leading_out))} would be written outside of its folder")
+    size, packed = sum(member.file_size for member in handle.infolist()), archive.stat().st_size
+    if size > max(packed * MOST_EXPANSION, HARMLESS):
+        raise InputError(f"{archive} was refused: its {packed} bytes would become {size}, as no pictures and labels do")
+    free = shutil.disk_usage(archive.parent).free
+    if size > free:
+        raise InputError(f"{archive}: unpacked it takes {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there")
 
 
 def _unpack(archive: Path) -> Path:
@@ -69,10 +93,12 @@ def _unpack(archive: Path) -> Path:
         LOGGER.info(f"Unpacking {archive} to {folder}")
         try:
             with zipfile.ZipFile(archive) as handle:
+                _check_members(handle, archive)
+                unpacking.mkdir()
                 handle.extractall(unpacking)
             _only_folder(unpacking).rename(folder)
-        except zipfile.BadZipFile as error:
-            raise InputError(f"{archive}: expected a zip archive: {error}") from error
+        except BAD_ARCHIVE as error:
+            raise InputError(f"{archive}: expected a zip archive that can be unpacked: {error}") from error
         finally:
             shutil.rmtree(unpacking, ignore_errors=True)
     files = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
@@ -92,13 +118,21 @@ def find_data_yaml(path: str | Path) -> Path:
 # ------------------------------------------------------------------------------------------------------ check the keys
 def _text(file: Path, key: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise InputError(f"{file}: {key}: expected a text, got {value!r}")
+        raise InputError(f"{file}: {key}: expected a text, got {_told(value)}")
     return value
 
 
-def _natural(file: Path, key: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{file}: {key}: expected a whole number from 1 on, got {value!r}")
+def _told(value: Any) -> str:
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text[:LONGEST_TOLD]
+
+
+def _natural(file: Path, key: str, value: Any, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise InputError(f"{file}: {key}: expected a whole number from 1 to {most}, got {_told(value)}")
     return value
 
 
@@ -112,23 +146,35 @@ def _names(file: Path, value: Any, nc: int | None) -> dict[int, str]:
     if value is None and nc is not None:
         return {i: f"class{i}" for i in range(nc)}
     if not isinstance(value, list | Mapping) or not value:
-        raise InputError(f"{file}: names: expected a list or a mapping of class names, got {value!r}")
+        raise InputError(f"{file}: names: expected a list or a mapping of class names, got {_told(value)}")
     names = dict(enumerate(value)) if isinstance(value, list) else dict(value)
     expected = list(range(len(names) if nc is None else nc))
     if len(names) != len(expected):
         raise InputError(f"{file}: names: expected as many as nc={nc}, got {len(names)}")
     if set(names) != set(expected):
         wrong = next(key for key in names if key not in expected)
-        raise InputError(f"{file}: names: expected the class ids 0 to {len(expected) - 1}, got {wrong!r}")
+        raise InputError(f"{file}: names: expected the class ids 0 to {len(expected) - 1}, got {_told(wrong)}")
     for name in names.values():
         if not isinstance(name, str | int | float) or isinstance(name, bool):
             raise InputError(
-                f"{file}: names: expected texts, got {name!r} (YAML reads yes, no, on and off as truth: quote)"
+                f"{file}: names: expected texts, got {_told(name)} (YAML reads yes, no, on and off as truth: quote)"
             )
     return {i: str(names[i]) for i in expected}
 
 
 # --------------------------------------------------------------------------------------------------- resolve the paths
+@contextmanager
+def _usable_paths(file: Path) -> Iterator[None]:
+    """Turns what the system says of paths that can't exist (too long, a NUL, nobody's home) into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"{file}: it holds a path that no system can have: {_cut(str(reason))}") from error
+
+
 def _exists(path: Path) -> bool:
     if path.exists() or not glob.has_magic(str(path)):
         return path.exists()
@@ -208,24 +254,27 @@ def load_data_config(path: str | Path) -> DataConfig:
     splits = {split: _sources(file, split, content.get(split)) for split in SPLITS}
     if not any(splits.values()):
         raise InputError(
-            f"{file}: expected at least one of the keys {', '.join(SPLITS)}, got {', '.join(map(str, content))}"
+            f"{file}: expected at least one of the keys {', '.join(SPLITS)}, got {_cut(', '.join(map(str, content)))}"
         )
     if content.get("nc") is None and content.get("names") is None:
         raise InputError(f"{file}: expected the key names, or at least nc, got neither")
-    nc = None if content.get("nc") is None else _natural(file, "nc", content["nc"])
+    nc = None if content.get("nc") is None else _natural(file, "nc", content["nc"], MOST_CLASSES)
     names = _names(file, content.get("names"), nc)
     download = _text(file, "download", content.get("download") or "").strip()
     if download.startswith(BUILTIN) and download not in MAKERS:
-        raise InputError(f"{file}: download: expected an address or one of {', '.join(MAKERS)}, got {download}")
+        raise InputError(f"{file}: download: expected an address or one of {', '.join(MAKERS)}, got {_cut(download)}")
     path_key = "" if file != found else _text(file, "path", content.get("path") or "")  # an archive has its data in it
-    root = _find_root(file, splits, path_key, download)
+    with _usable_paths(file):
+        root = _find_root(file, splits, path_key, download)
+        resolved = {split: _resolved(root, sources) for split, sources in splits.items()}
+        hyp = _find_hyp(file, content.get("hyp"))
     return DataConfig(
         file=file,
         root=root,
-        **{split: _resolved(root, sources) for split, sources in splits.items()},
+        **resolved,
         nc=len(names),
         names=names,
         download=download,
-        hyp=_find_hyp(file, content.get("hyp")),
-        imgsz=None if content.get("imgsz") is None else _natural(file, "imgsz", content["imgsz"]),
+        hyp=hyp,
+        imgsz=None if content.get("imgsz") is None else _natural(file, "imgsz", content["imgsz"], LARGEST_SIDE),
     )

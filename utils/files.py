@@ -41,7 +41,7 @@ def _next_numbered(path: Path) -> Path:
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file to write to, which becomes `path` at the end of the block, whole or not at all: a neighbouring
     temporary file is flushed to the disk and renamed. On an exception the old file stays and the temporary one goes."""
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))  # unlike resolve() it takes links in a circle, which are replaced
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:

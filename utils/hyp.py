@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,12 @@ import yaml
 
 from utils.errors import InputError
 from utils.log import LOGGER
+from utils.plain_yaml import read_yaml
 
 UNREAD = {"iou_t": "v6.1 carries it and reads it nowhere"}
 
 
+LONGEST_TOLD = 60  # characters of a wrong key or value
 OFF = -1  # what turns a thing off that 0 does not
 
 
@@ -128,8 +131,8 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"hyperparameters: a YAML file was expected, but there is no file {path}")
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        given = read_yaml(path)
+    except yaml.YAMLError as error:
         raise InputError(f"{path}: a YAML file with hyperparameters was expected; it can't be read: {error}") from error
     if not isinstance(given, dict):
         raise InputError(f"{path}: `key: number` lines were expected, got {type(given).__name__}")
@@ -139,9 +142,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_keys(values: Mapping[str, Any], where: str) -> None:
     for key in values:
         if key not in FIELDS:
-            close = difflib.get_close_matches(str(key), FIELDS, n=1)
+            close = difflib.get_close_matches(str(key)[:LONGEST_TOLD], FIELDS, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(FIELDS)}"
-            raise InputError(f"{where}: unknown hyperparameter {key!r}; {hint}")
+            raise InputError(f"{where}: unknown hyperparameter {_told(key)}; {hint}")
     missing = [key for key in REQUIRED if key not in values]
     if missing:
         raise InputError(f"{where}: missing hyperparameter{'s' * (len(missing) > 1)} {', '.join(missing)}")
@@ -154,11 +157,16 @@ def _check_number(item: dataclasses.Field, value: Any, where: str) -> None:
     kind = "whole number" if item.type is int else "number"
     expected = f"a {kind} " + (f"from {low:g} to {high:g}" if high < math.inf else f"of {low:g} or more")
     expected += f", or {OFF}" if off else ""
-    got = f"{where}: {item.name} must be {expected}, got {value!r}"
+    got = f"{where}: {item.name} must be {expected}, got {_told(value)}"
     if isinstance(value, bool) or not isinstance(value, int if item.type is int else (int, float)):
         raise InputError(got + _exponent_hint(value))
-    if not (low <= value <= high and math.isfinite(value)) and not (off and value == OFF):
+    if not low <= value <= min(high, sys.float_info.max) and not (off and value == OFF):
         raise InputError(got)
+
+
+def _told(value: Any) -> str:
+    """The value as text, cut where it is long. (Of a whole number of 4,300 digits Python makes no text.)"""
+    return "a huge number" if isinstance(value, int) and value.bit_length() > 1000 else repr(value)[:LONGEST_TOLD]
 
 
 def _exponent_hint(value: Any) -> str:

@@ -17,6 +17,9 @@ from utils.errors import InputError
 IMAGE_SUFFIXES = ("bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp")
 IMAGE_FORMATS = ("BMP", "DNG", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # as Pillow names the content, whatever the suffix
 MIN_SIDE = 10  # pixels
+LARGEST_LABELS = 2**24  # bytes of a label file: 400,000 boxes
+LONGEST_PATH = 4096  # characters
+LONGEST_TOLD = 200  # characters of a reason
 EXIF_ORIENTATION = 274
 QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 MOST_COLUMNS_OF_BOXES = 8  # one longer row makes a file one of polygons, as in v6.1
@@ -54,10 +57,17 @@ def _is_image(name: str) -> bool:
 
 
 def _in_directory(folder: str) -> list[str]:
-    """Images below a folder, links followed; hidden names are left out (macOS leaves ._x.jpg beside x.jpg)."""
-    found = []
+    """Images below a folder, links followed, but no folder listed twice, as links in a circle would have it; hidden
+    names are left out (macOS leaves ._x.jpg beside x.jpg)."""
+    found, listed = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        status = Path(parent).stat()
+        place = (status.st_dev, status.st_ino)
+        if place in listed:
+            folders.clear()
+            continue
+        listed.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [f"{parent}{os.sep}{name}" for name in names if _is_image(name) and not name.startswith(".")]
     return found
 
@@ -68,6 +78,8 @@ def _in_list_file(file: Path) -> list[str]:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise InputError(f"expected images, a directory or a UTF-8 text file that lists images, got {file}") from error
+    if any(len(line) > LONGEST_PATH for line in lines):
+        raise InputError(f"{file}: expected a path a line, got a line of more than {LONGEST_PATH} characters")
     here = f"{file.parent}{os.sep}"
     return [here + line[2:] if line.startswith("./") else line for line in lines if _is_image(line)]
 
@@ -116,7 +128,7 @@ def _numbers(words: Sequence[str]) -> np.ndarray:
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is a fault of its own
             return np.array(words, np.float32)
     except ValueError as error:
-        raise LabelFault(f"expected numbers, got {str(error).rpartition(':')[2].strip()}") from error
+        raise LabelFault(f"expected numbers, got {str(error).rpartition(':')[2].strip()[:60]}") from error
 
 
 def _boxes(table: Sequence[Sequence[str]]) -> np.ndarray:
@@ -182,8 +194,12 @@ def _read_labels(file: str) -> tuple[np.ndarray, list[np.ndarray], int]:
     Differs from v6.1: duplicates in a file of polygons are dropped too (there the image is lost); a byte-order mark,
     which Windows editors write, is skipped.
     """
+    with open(file, "rb") as stream:
+        content = stream.read(LARGEST_LABELS + 1)
+    if len(content) > LARGEST_LABELS:
+        raise LabelFault(f"expected at most {LARGEST_LABELS >> 20} MB of labels, got more")
     try:
-        rows, segments = parse_labels(Path(file).read_text(encoding="utf-8-sig"))
+        rows, segments = parse_labels(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise LabelFault(f"expected UTF-8 text: {error.reason} at byte {error.start}") from error
     if len(rows) < 2:
@@ -205,6 +221,10 @@ def _size_as_shown(image: Image.Image) -> tuple[int, int]:
     return (height, width) if exif.get(EXIF_ORIENTATION) in QUARTER_TURNS else (width, height)
 
 
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:LONGEST_TOLD]
+
+
 def _check_jpeg_tail(file: str) -> str:
     """'' where a JPEG ends as it should, else a note; raises OSError where its data is cut off.
 
@@ -221,6 +241,8 @@ def _check_jpeg_tail(file: str) -> str:
 
 def _check_image(file: str) -> tuple[tuple[int, int], str]:
     """Size (width, height) as shown, and a note or ''. Raises LabelFault on an image that cannot be used."""
+    if os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113 (a Path costs a million times over)
+        raise LabelFault("expected an image, got a folder, pipe or device")  # a pipe would never end
     try:
         with Image.open(file) as image:
             size_wh, kind = _size_as_shown(image), image.format
@@ -242,13 +264,17 @@ def verify(image: str, label: str) -> Verified:
     found = 0
     try:
         size_wh, note = _check_image(image)
-        if not Path(label).is_file():
+        if not os.path.exists(label):  # noqa: PTH110
             return Verified(image, size_wh, nothing, [], Counts(missing=1), f"{image}: {note}" if note else "")
         found = 1
+        if not os.path.isfile(label):  # noqa: PTH113
+            raise LabelFault("expected a label file, got a folder, pipe or device")
         rows, segments, duplicates = _read_labels(label)
     except (LabelFault, OSError) as error:
         where = label if found else image
-        return Verified(image, (0, 0), nothing, [], Counts(found=found, corrupt=1), f"{where}: set aside: {error}")
+        return Verified(
+            image, (0, 0), nothing, [], Counts(found=found, corrupt=1), f"{where}: set aside: {_line(error)}"
+        )
     if duplicates:
         note = f"{duplicates} duplicate labels dropped"
     counts = Counts(found=1, empty=int(not len(rows)))

@@ -6,6 +6,7 @@ import json
 import os
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -28,6 +29,10 @@ __all__ = [
 
 T = TypeVar("T")
 CACHE_FORMAT = 2  # in the cache's key: raise it when what is stored, or how files are verified, changes
+UNREADABLE = (  # what numpy and json raise on a file that is none of ours
+    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, ArithmeticError, MemoryError, RuntimeError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 NOTES_KEPT, NOTES_TOLD = 200, 5
 CHUNK = 128  # images a task: large enough to pack well, small enough for a lively progress bar
 ASKERS = 16  # threads that ask for files' sizes and times where the answers are waited for, as behind a network
@@ -220,19 +225,49 @@ def write_cache(file: Path, key: str, index: LabelIndex) -> None:
         LOGGER.info(f"The label cache {file} cannot be written ({error}); labels are verified again next time")
 
 
+def _check_packed(file: Path) -> None:
+    """Raises ValueError where an archive's content would be larger than its file, as ours packs nothing."""
+    with zipfile.ZipFile(file) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+    if claimed > file.stat().st_size:
+        raise ValueError(f"its {file.stat().st_size} bytes unpack to {claimed}")
+
+
+def _checked(index: LabelIndex) -> LabelIndex:
+    """The index. Raises ValueError where its arrays don't fit each other."""
+    points = len(index.points) > 0
+    for name, ends, count in (
+        ("path_offsets", len(index.path_bytes), len(index)),
+        ("offsets", len(index.rows), len(index)),
+        *([("point_offsets", len(index.points), len(index.rows))] if points else []),
+    ):
+        bounds = getattr(index, name)
+        if bounds.shape != (count + 1,) or bounds[0] or bounds[-1] != ends or (np.diff(bounds) < 0).any():
+            raise ValueError(f"its {name} don't fit")
+    expected = {"path_bytes": (np.uint8, ()), "sizes_wh": (np.int32, (2,)), "rows": (np.float32, (5,))}
+    for name, (kind, shape) in {**expected, "points": (np.float32, (2,))}.items():
+        if getattr(index, name).dtype != kind or getattr(index, name).shape[1:] != shape:
+            raise ValueError(f"its {name} are no {np.dtype(kind)} of {shape}")
+    if not ((index.rows >= 0) & np.isfinite(index.rows)).all():
+        raise ValueError("its rows are no labels")
+    return index
+
+
 def _read_cache(file: Path, key: str) -> LabelIndex | None:
     """The index stored under this key; None where the file is missing, stale, damaged, or v6.1's pickle."""
     if not file.is_file():
         return None
     try:
+        _check_packed(file)
         with np.load(file, allow_pickle=False) as stored:
             told = json.loads(stored["told"].tobytes())
             if told["key"] != key:
                 return None
             report = IndexReport(Counts(*told["counts"]), tuple(told["notes"]))
-            return LabelIndex(report=report, **{name: stored[name] for name in ARRAYS})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        LOGGER.info(f"The label cache {file} is not one of ours or damaged ({error}); it is made anew")
+            return _checked(LabelIndex(report=report, **{name: stored[name] for name in ARRAYS}))
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200]
+        LOGGER.info(f"The label cache {file} is not one of ours or damaged ({reason}); it is made anew")
         return None
 
 

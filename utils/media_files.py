@@ -7,7 +7,7 @@ from pathlib import Path
 from utils.errors import InputError
 from utils.frames import Frame, Source
 from utils.images import read_image
-from utils.label_files import IMAGE_SUFFIXES
+from utils.label_files import IMAGE_SUFFIXES, LONGEST_PATH
 from utils.log import LOGGER
 from utils.video import VIDEO_SUFFIXES, read_video
 
@@ -90,6 +90,8 @@ def list_lines(list_file: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise InputError(f"--source: expected UTF-8 text with one source a line in {list_file}, got {error}") from error
     stripped = [line.strip() for line in lines if line.strip()]
+    if any(len(line) > LONGEST_PATH for line in stripped):
+        raise InputError(f"--source: expected a path a line in {list_file}, got one of over {LONGEST_PATH} characters")
     if not stripped:
         raise InputError(f"--source: expected one source a line in {list_file}, got no line with text")
     return stripped
@@ -140,5 +142,5 @@ def _from_list(list_file: Path) -> list[Path]:
     missing stay in the list: they are told when their turn comes."""
     entries = [Path(line).expanduser() for line in list_lines(list_file)]
     if unusable := [entry for entry in entries if not is_media(entry)]:
-        raise InputError(f"--source: expected {LOOKED_FOR}, got {unusable[0]} in {list_file}")
+        raise InputError(f"--source: expected {LOOKED_FOR}, got {str(unusable[0])[:100]!r} in {list_file}")
     return [beside if (beside := list_file.parent / entry).exists() else entry for entry in entries]
