@@ -1,4 +1,5 @@
 # make demo   install, train a dynamic YOLOv5 on handwritten digits, validate it, draw its detections
+# make bench  measure training, loader, detection and start-up (docs/speed.md)
 # make test   install, lint, all tests            make test-fast   without the slow ones
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,7 +7,7 @@ DEMO := runs/demo
 EXTRAS := $(addprefix requirements-,dev.txt coco.txt evolve.txt wandb.txt mlflow.txt screen.txt \
 	export.txt coreml.txt ncnn.txt)
 
-.PHONY: demo test test-fast lint format clean
+.PHONY: demo test test-fast lint format bench clean
 
 .venv/runtime: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -39,6 +40,10 @@ lint: .venv/dev
 format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+BENCHES := startup nms loader infer train_step train_epoch
+bench: .venv/runtime
+	set -e; for name in $(BENCHES); do echo; echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean:
 	rm -rf runs/demo .pytest_cache .ruff_cache

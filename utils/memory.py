@@ -84,7 +84,7 @@ def _status(key: str) -> int | None:
 
 def keep_freed_memory() -> bool:
     """Lets this process, and those that it forks, keep the memory that it frees for its next tensors. By default glibc
-    gives large blocks back to the system, which zeroes each page of them again: an eighth of a CPU's training step.
+    gives large blocks back to the system, which zeroes each page of them again: a tenth of a CPU's training step.
     Returns whether the C library has such a switch (glibc: Linux). For scripts, as it holds until the process ends."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(library, "mallopt"):
