@@ -10,23 +10,19 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from engine.comparer import RESAMPLES, SEED, validate_with_matches
+from engine.comparer import AS_VAL, SideBySide, side_by_side
 from engine.validation import Subject, build_loader, common_names
 from models.attention_probe import AttentionProbe
 from models.common import dynamic_layers
 from models.frozen import frozen_copy
 from models.runtime_torch import TorchBackend
 from models.yolo import DetectionModel
-from utils.bootstrap import Differences, draw_counts, paired_differences
-from utils.comparison import signed_interval, verdict
 from utils.data_config import DataConfig
 from utils.errors import InputError
 from utils.log import LOGGER
-from utils.tally import Metrics
 from utils.torch_utils import to_unit_float
 
 CALIBRATION_IMAGES = 1000  # of the training split, evenly spread: their mean attention is sharp to a percent
-VALIDATION = {"conf_thres": 0.001, "iou_thres": 0.6, "max_det": 300, "verbose": False, "task": "val"}  # as val.py
 
 
 @dataclass(frozen=True)
@@ -36,16 +32,13 @@ class FrozenTwin:
     Attributes:
         model: in eval mode.
         images: how many images the mean attention is of.
-        dynamic, frozen: what both reach on the validation split.
-        change: of the frozen one to the dynamic one, over a bootstrap of the images.
+        scores: of the dynamic network and of the frozen one, on the validation split.
         data: the data YAML of both.
     """
 
     model: DetectionModel
     images: int
-    dynamic: Metrics
-    frozen: Metrics
-    change: Differences
+    scores: SideBySide
     data: Path
 
     def facts(self) -> dict[str, Any]:
@@ -53,20 +46,16 @@ class FrozenTwin:
         return {
             "data": str(self.data),
             "images": self.images,
-            "map_dynamic": round(self.dynamic.map, 4),
-            "map_frozen": round(self.frozen.map, 4),
-            "map50_dynamic": round(self.dynamic.map50, 4),
-            "map50_frozen": round(self.frozen.map50, 4),
+            "map_dynamic": round(self.scores.first.map, 4),
+            "map_frozen": round(self.scores.second.map, 4),
+            "map50_dynamic": round(self.scores.first.map50, 4),
+            "map50_frozen": round(self.scores.second.map50, 4),
         }
 
     def sentence(self) -> str:
         """What it cost, in words."""
-        interval = self.change.map
-        return (
-            f"Frozen attention, mean of {self.images} training images of {self.data.name}: mAP50-95 "
-            f"{self.dynamic.map:.4f} dynamic, {self.frozen.map:.4f} frozen, {signed_interval(interval)}: "
-            f"{verdict(interval)} (95 % of {RESAMPLES} resamples of {self.frozen.images} images)"
-        )
+        told = self.scores.sentence("dynamic", "frozen")
+        return f"Frozen attention, mean of {self.images} training images of {self.data.name}: {told}"
 
 
 def frozen_twin(
@@ -80,26 +69,19 @@ def frozen_twin(
     """
     if not dynamic_layers(model):
         raise InputError(f"--freeze-attention: {file} has no dynamic layer (Dynamic_conv2d, DyConv, C3Dy, C3DyLast)")
-    options = {**VALIDATION, "imgsz": imgsz, "batch_size": batch_size, "workers": workers, "single_cls": False}
+    loading = {"imgsz": imgsz, "batch_size": batch_size, "workers": workers}
     backend = TorchBackend(model)
     names = common_names(backend, data, weights=file, single_cls=False)
-    subject = Subject(file, backend, data, names, Namespace(**options))
-    images = evenly(build_loader(Subject(file, backend, data, names, Namespace(**{**options, "task": "train"}))))
+    training = Namespace(**{**AS_VAL, **loading, "task": "train"})
+    images = calibration_loader(build_loader(Subject(file, backend, data, names, training)))
     twin = frozen_copy(model, mean_attention(backend, images))
-    loader = build_loader(subject)
-    measured = [
-        validate_with_matches(Subject(file, each, data, names, subject.opt), loader)
-        for each in (backend, TorchBackend(twin))
-    ]
-    (dynamic, matches), (frozen, frozen_matches) = measured
-    counts = draw_counts(np.random.default_rng(SEED), len(matches.labels), RESAMPLES)
-    (change,) = paired_differences(matches, [frozen_matches], counts)
-    result = FrozenTwin(twin, len(images.dataset), dynamic, frozen, change, data.file)
-    LOGGER.warning(result.sentence()) if change.map.high < 0 else LOGGER.info(result.sentence())
+    scores = side_by_side(backend, TorchBackend(twin), data, file=file, **loading)
+    result = FrozenTwin(twin, len(images.dataset), scores, data.file)
+    LOGGER.warning(result.sentence()) if scores.change.map.high < 0 else LOGGER.info(result.sentence())
     return result
 
 
-def evenly(loader: DataLoader) -> DataLoader:
+def calibration_loader(loader: DataLoader) -> DataLoader:
     """The loader on CALIBRATION_IMAGES of its images at most, evenly spread."""
     count = len(loader.dataset)
     if count <= CALIBRATION_IMAGES:

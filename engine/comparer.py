@@ -4,7 +4,7 @@ that is validator.py, which also measures each model here."""
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +29,11 @@ from models.backends import load_backend
 from models.ensemble import Ensemble
 from models.runtime_torch import TorchBackend
 from models.summary import model_summary
-from utils.bootstrap import ImageMatches, draw_counts, paired_differences
+from utils.bootstrap import Differences, ImageMatches, draw_counts, paired_differences
 from utils.callbacks import Callbacks
 from utils.compare_plots import plot_comparison
-from utils.comparison import Comparison, Measured, model_names, save_csv, sentences, table
-from utils.data_config import load_data_config
+from utils.comparison import Comparison, Measured, model_names, save_csv, sentences, signed_interval, table, verdict
+from utils.data_config import DataConfig, load_data_config
 from utils.errors import InputError
 from utils.files import increment_path
 from utils.log import LOGGER
@@ -43,6 +43,7 @@ from utils.torch_utils import Timer, select_device, to_unit_float
 
 TASK, SPLIT = "compare", "val"
 RESAMPLES, SEED = 1000, 0
+AS_VAL = {"conf_thres": 0.001, "iou_thres": 0.6, "max_det": 300, "single_cls": False, "verbose": False, "task": SPLIT}
 FEW_IMAGES = 30  # fewer resample too alike: their intervals come out too narrow
 WARMUP_ROUNDS, ROUNDS, FEWEST_ROUNDS = 3, 50, 10
 ROUNDS_SECONDS = 30.0  # after which no more than the fewest rounds are measured
@@ -128,6 +129,41 @@ def validate_with_matches(subject: Subject, loader: DataLoader) -> tuple[Metrics
     collector, callbacks = MatchCollector(len(subject.names)), Callbacks()
     callbacks.register("on_val_image_end", collector.add)
     return validated(subject, loader, callbacks=callbacks), collector.matches()
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """A network and what was made of it, on the same images. change: of the second to the first, over a bootstrap of
+    the images."""
+
+    first: Metrics
+    second: Metrics
+    change: Differences
+
+    def sentence(self, first: str, second: str) -> str:
+        """Both by these names, and how sure the difference is."""
+        interval = self.change.map
+        return (
+            f"mAP50-95 {self.first.map:.4f} {first}, {self.second.map:.4f} {second}, {signed_interval(interval)}: "
+            f"{verdict(interval)} (95 % of {RESAMPLES} resamples of {self.first.images} images)"
+        )
+
+
+def side_by_side(
+    first: Backend, second: Backend, data: DataConfig, *, imgsz: int, file: Path, batch_size: int = 32, workers: int = 8
+) -> SideBySide:
+    """Both networks on the validation split, as val.py scores them, at an image size in pixels; in squares where one of
+    them takes these alone. file: of the weights, for messages. Raises InputError where the data does not fit them."""
+    opt = Namespace(**AS_VAL, imgsz=imgsz, batch_size=batch_size, workers=workers)
+    names = common_names(first, data, weights=file, single_cls=False)
+    loader = build_loader(Subject(file, Ensemble([first, second]), data, names, opt))
+    check_images(loader)
+    (before, matches), (after, others) = (
+        validate_with_matches(Subject(file, backend, data, names, opt), loader) for backend in (first, second)
+    )
+    counts = draw_counts(np.random.default_rng(SEED), len(matches.labels), RESAMPLES)
+    (change,) = paired_differences(matches, [others], counts)
+    return SideBySide(before, after, change)
 
 
 def cost_of(backend: Backend, imgsz: int) -> tuple[int | None, float | None]:

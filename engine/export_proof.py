@@ -3,7 +3,7 @@ and image sizes where the file takes them. Not for the export itself (engine/exp
 val.py."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
@@ -80,6 +80,7 @@ class Proof:
         latency_ms, torch_ms: of one batch at the exported size, medians of turns.
         speedup: torch_ms / latency_ms in the same turn, the median.
         note: what limits the proof.
+        is_empty: nothing is detected, and nothing else comes out of the file that could be compared.
     """
 
     precision: str
@@ -91,11 +92,12 @@ class Proof:
     torch_ms: float
     speedup: float
     note: str = ""
+    is_empty: bool = False
 
-    def write(self, file: Path) -> None:
-        """As JSON, whole or not at all."""
+    def write(self, file: Path, more: Mapping[str, float]) -> None:
+        """As JSON, whole or not at all, with more figures of the file."""
         with atomic_write(file) as stream:
-            stream.write(json.dumps(asdict(self), indent=2).encode())
+            stream.write(json.dumps({**asdict(self), **more}, indent=2).encode())
 
     def table(self) -> str:
         """For the log."""
@@ -145,7 +147,18 @@ def prove(
     torch_ms, latency_ms = np.median(rounds_ms, 0).tolist()
     speedup = float(np.median(rounds_ms[:, 0] / rounds_ms[:, 1]))
     faults = tuple(fault for case in cases for fault in faults_of(case, tolerance))
-    return Proof(precision, tolerance, len(images), tuple(cases), faults, latency_ms, torch_ms, speedup, note)
+    return Proof(
+        precision,
+        tolerance,
+        len(images),
+        tuple(cases),
+        faults,
+        latency_ms,
+        torch_ms,
+        speedup,
+        note,
+        not seen and bool(nms),
+    )
 
 
 def sizes(exported: Backend, size_hw: tuple[int, int]) -> Iterator[tuple[int, tuple[int, int]]]:
@@ -178,13 +191,14 @@ def compared(
 ) -> Case:
     """The detections of PyTorch and of the file, held against each other. One that is above the threshold on one side
     counts as found by the other where that one has it no more than `margin` below the threshold."""
+    conf_thres = max(settings.conf_thres, EVERYDAY.conf_thres)  # below it, near-equal boxes take each other's place
     lowest = max(settings.conf_thres - margin, 0.001)
     counts, box_px, score = np.zeros(3, int), 0.0, 0.0
     for expected, found in pairs:
         both = (detections_of(predictions, settings, lowest) for predictions in (expected, found))
         for ours, theirs in zip(*both, strict=True):
             mine, other = matched(ours, theirs)
-            strong, their_strong = ours[:, 4] > settings.conf_thres, theirs[:, 4] > settings.conf_thres
+            strong, their_strong = ours[:, 4] > conf_thres, theirs[:, 4] > conf_thres
             counts += (int(strong.sum()), unmatched(strong, mine), unmatched(their_strong, other))
             relevant = strong[mine] | their_strong[other]
             differences = (ours[mine] - theirs[other]).abs()[relevant]

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from engine.attention_freezer import frozen_twin
+from engine.comparer import SideBySide, side_by_side
 from engine.export_images import calibration, images_to_compare, known_data
 from engine.export_proof import Proof, prove
 from engine.inputs import DEFAULT_IMGSZ, check_ranges, chosen_weights, flag_of, whole_strides
@@ -45,6 +46,7 @@ RANGES = {
 }
 DEFAULTS = {"opset": 17, "workspace": 4.0}  # flags with a value, which count as given where it is another one
 SUPPRESSION = ("agnostic_nms", "topk_per_class", "topk_all", "iou_thres", "conf_thres")  # flags beside --nms
+TOLD_COST = 0.01  # of mAP50-95, from which what 8 bits cost is a warning
 REJECTED = "_rejected"  # what the stem of a file ends in that does not find what PyTorch finds
 FROZEN = "_frozen"  # and of one whose attention no longer depends on the image
 
@@ -58,6 +60,7 @@ class Exported:
         megabytes: of the file, or of all in the folder.
         seconds: that the conversion took.
         proof: None where the file cannot be run here, or gives no boxes (--train).
+        scores: of the network in PyTorch and of an 8-bit file on the validation split, where that is known.
     """
 
     format: str
@@ -65,6 +68,7 @@ class Exported:
     megabytes: float
     seconds: float
     proof: Proof | None
+    scores: SideBySide | None = None
 
 
 def run(opt: Namespace) -> list[Exported]:
@@ -79,9 +83,11 @@ def run(opt: Namespace) -> list[Exported]:
     check_options(opt, formats)
     job = prepared(opt)
     exported = []
-    for row in formats:
-        exported.append(exported_and_proven(row, job))
-    report(exported, job)
+    try:
+        for row in formats:
+            exported.append(exported_and_proven(row, job))
+    finally:
+        report(exported, job)
     if faults := [f"{made.file}: {'; '.join(made.proof.faults)}" for made in exported if is_rejected(made)]:
         raise InputError(f"not what PyTorch finds: {', '.join(faults)}")
     return exported
@@ -105,6 +111,8 @@ def check_options(opt: Namespace, formats: list[Format]) -> None:
     """Raises InputError for values out of range, and for flags that don't go together or that no format reads; warns of
     those that only some of them read."""
     check_ranges(opt, RANGES)
+    if opt.imgsz is not None:
+        size_of(opt, 1)
     if opt.workspace <= 0:
         raise InputError(f"--workspace: more than 0 GiB were expected, got {opt.workspace:g}")
     if opt.half and opt.int8:
@@ -151,6 +159,7 @@ class Job:
         stem: path of the files without their suffixes.
         network: in eval mode, fused but for --train.
         images: to compare on.
+        data: of the weights or --data, None where it is not known.
     """
 
     stem: Path
@@ -158,6 +167,7 @@ class Job:
     options: ExportOptions
     device: torch.device
     images: list[np.ndarray]
+    data: DataConfig | None
 
     def model(self) -> DetectionModel:
         """A fresh copy of the network, which a format's function may change."""
@@ -186,7 +196,7 @@ def prepared(opt: Namespace) -> Job:
         stem = stem.with_name(f"{stem.name}{FROZEN}")
     options = export_options(opt, network, {"trained_with": trained_with, "frozen": frozen}, data)
     images = [] if opt.train else images_to_compare(data)
-    return Job(stem, network, options, device, images)
+    return Job(stem, network, options, device, images, data)
 
 
 def with_image_size(opt: Namespace, trained_at: Any) -> Namespace:
@@ -257,12 +267,13 @@ def exported_and_proven(row: Format, job: Job) -> Exported:
         file = row.export(job.model(), folder / name, options_for(row, job.options))
         seconds = time.perf_counter() - started
         proof = proof_of(row, file, job)
-        made = Exported(row.name, job.stem.with_name(name), megabytes(file), seconds, proof)
+        scores = scores_of(file, job) if proof and options_for(row, job.options).int8 else None
+        made = Exported(row.name, job.stem.with_name(name), megabytes(file), seconds, proof, scores)
         if is_rejected(made):
             made = replace(made, file=job.stem.with_name(f"{job.stem.name}{REJECTED}{row.suffix}"))
         put_in_place(file, made.file, folder)
     if proof:
-        proof.write(proof_file(made.file))
+        proof.write(proof_file(made.file), scores_told(scores))
     return made
 
 
@@ -288,6 +299,35 @@ def proof_of(row: Format, file: Path, job: Job) -> Proof | None:
     proof = prove(job.reference(), exported, job.images, size_hw=options.imgsz_hw, precision=precision, nms=options.nms)
     LOGGER.info(proof.table())
     return proof
+
+
+def scores_of(file: Path, job: Job) -> SideBySide | None:
+    """What 8 bits cost in mAP, told in the log; None, with a warning, where there are no labelled images."""
+    try:
+        if job.data is None:
+            raise InputError("no data are known: name their YAML with --data")
+        with quiet():
+            exported = load_backend(file, job.device)
+        imgsz = max(job.options.imgsz_hw)
+        scores = side_by_side(job.reference(), exported, job.data, imgsz=imgsz, file=job.stem)
+    except InputError as error:
+        LOGGER.warning(f"What 8 bits cost in mAP is not measured: {error}")
+        return None
+    tell = LOGGER.warning if scores.change.map.value < -TOLD_COST else LOGGER.info
+    tell(f"{file.name}: {scores.sentence('PyTorch', '8 bits')}")
+    return scores
+
+
+def scores_told(scores: SideBySide | None) -> dict[str, float]:
+    """For the proof's file."""
+    if scores is None:
+        return {}
+    return {"map_pytorch": scores.first.map, "map": scores.second.map, "map_difference": scores.change.map.value}
+
+
+def is_proven(made: Exported) -> bool:
+    """Whether the file was seen to find what PyTorch finds."""
+    return made.proof is not None and not (made.proof.faults or made.proof.is_empty)
 
 
 def is_rejected(made: Exported) -> bool:
@@ -326,11 +366,10 @@ def megabytes(file: Path) -> float:
 
 def report(exported: list[Exported], job: Job) -> None:
     """Tells what was made, and how to use it."""
-    LOGGER.info("")
     for made in exported:
-        state = "REJECTED" if is_rejected(made) else "proven" if made.proof else "not compared"
+        state = "REJECTED" if is_rejected(made) else "proven" if is_proven(made) else "not compared"
         LOGGER.info(f"{made.file}: {made.megabytes:.1f} MB, {made.seconds:.1f} s, {state}")
-    usable = [made.file for made in exported if made.proof and not made.proof.faults]
+    usable = [made.file for made in exported if is_proven(made)]
     if usable:
         size = " ".join(map(str, job.options.imgsz_hw))
         LOGGER.info(f"Detect:   python detect.py --weights {usable[0]} --imgsz {size}")

@@ -25,7 +25,7 @@ def export_ncnn(model: DetectionModel, file: Path, options: ExportOptions) -> Pa
         trace = Path(workplace) / "model.torchscript"
         torch.jit.trace(network, images, check_trace=False).save(str(trace))
         file.mkdir()
-        _convert(trace, file, images.shape, options)
+        _convert(trace, file.resolve(), images.shape, options)  # pnnx runs in another directory
     (file / METADATA_NAME).write_text(options.metadata.as_json())
     return file
 

@@ -2,7 +2,9 @@
 models/runtime_*.py), nor for .pt files (models/runtime_torch.py)."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +65,8 @@ class ExportedBackend(Backend):
         )
         if self.suppressed:
             _warn_of_suppression(file, metadata)
+        if metadata.frozen:
+            LOGGER.info(f"{file} has its attention frozen, which cost: {_told(metadata.frozen)}")
 
     @abstractmethod
     def _run(self, images: Tensor) -> Tensor:
@@ -117,5 +121,10 @@ def _classes(columns: int, file: Path) -> int:
 def _warn_of_suppression(file: Path, metadata: Metadata) -> None:
     if not metadata.names:
         raise InputError(f"{file}: a file with suppression inside must tell its class names, and has none")
-    told = ", ".join(f"{key} {value}" for key, value in metadata.nms.items())
-    LOGGER.warning(f"{file} has its own suppression inside ({told}): what that drops, no threshold brings back")
+    LOGGER.warning(
+        f"{file} has its own suppression inside ({_told(metadata.nms)}): what that drops, no threshold brings back"
+    )
+
+
+def _told(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items())

@@ -21,6 +21,8 @@ class DnnBackend(ExportedBackend):
         check_is_file(file)
         metadata = from_texts(texts_of(file), file)
         batch, _, *size_hw = image_shape_of(file)
+        if metadata.nms:
+            raise InputError(f"--dnn: OpenCV cannot run the suppression inside {file} (--nms)")
         if None in size_hw:
             raise InputError(f"--dnn takes files of one image size, and {file} is free in it (--dynamic)")
         try:

@@ -59,8 +59,9 @@ def test_the_cost_is_that_of_a_trained_model(tiny, data):
     weights = tiny(epochs=3) / "weights" / "best.pt"
     model = inference_model(read_checkpoint(weights))
     twin = freeze(model, data)
-    assert (twin.dynamic.images, twin.frozen.images) == (4, 4)
-    assert twin.change.map.value == pytest.approx(twin.frozen.map - twin.dynamic.map, abs=1e-9)
+    first, second = twin.scores.first, twin.scores.second
+    assert (first.images, second.images) == (4, 4)
+    assert twin.scores.change.map.value == pytest.approx(second.map - first.map, abs=1e-9)
 
 
 def test_what_cannot_be_frozen_is_told(model, data, tmp_path):

@@ -126,7 +126,18 @@ def test_a_file_with_suppression_is_held_against_the_same():
     result = proof(BOXES[:1], nms=settings)
     assert (result.faults, result.cases[0].detections) == ((), 3)
     assert proof(BOXES, nms=settings).faults == ()  # as the same limits hold
-    assert "nothing is detected" in proof(NOTHING, NOTHING, nms=settings).note
+    empty = proof(NOTHING, NOTHING, nms=settings)
+    assert "nothing is detected" in empty.note
+    assert empty.is_empty
+    assert not proof(NOTHING, NOTHING).is_empty
+
+
+def test_below_the_everyday_confidence_boxes_may_take_each_other_s_place():
+    settings = Suppression(conf_thres=0.001, iou_thres=0.6)
+    weak = BOXES.clone()
+    weak[:, 4] = 0.1
+    assert proof(moved(pixels=0), nms=settings).faults == ()
+    assert proof(weak[:1], weak, nms=settings).faults == ()
 
 
 @pytest.mark.parametrize(
@@ -170,7 +181,7 @@ def test_a_number_that_is_none_is_a_fault():
 
 def test_it_is_written_and_shown(tmp_path):
     result = proof(moved(pixels=0.5))
-    result.write(tmp_path / "a.onnx.proof.json")
+    result.write(tmp_path / "a.onnx.proof.json", {"map": 0.5})
     content = json.loads((tmp_path / "a.onnx.proof.json").read_text())
     assert content["precision"] == "float32"
     assert content["cases"][0] == vars(result.cases[0])

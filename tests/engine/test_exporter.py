@@ -168,6 +168,29 @@ def test_a_file_that_cannot_be_run_here_is_not_compared(weights, data, monkeypat
 
 
 # --------------------------------------------------------------------------------------------------------------- flags
+def test_what_8_bits_cost_is_measured_where_there_are_labels(weights, data, capsys):
+    (made,) = run(weights, data=data)
+    opt = {**vars(export.parse_opt([])), "weights": weights, "imgsz": [IMGSZ]}
+    scores = exporter.scores_of(made.file, exporter.prepared(Namespace(**{**opt, "data": data})))
+    assert (scores.first.images, scores.first.map, scores.change.map.value) == (2, scores.second.map, 0)
+    assert "tiny.torchscript: mAP50-95 0.0" in capsys.readouterr().err
+    assert set(exporter.scores_told(scores)) == {"map_pytorch", "map", "map_difference"}
+    assert exporter.scores_of(made.file, exporter.prepared(Namespace(**opt))) is None
+    assert "What 8 bits cost in mAP is not measured: no data are known" in capsys.readouterr().err
+    assert exporter.scores_told(None) == {}
+
+
+def test_what_is_made_before_a_failure_is_told(weights, data, monkeypatch, capsys):
+    def fail(*_):
+        raise InputError("the second one fails")
+
+    broken = replace(EXPORTERS["torchscript"], name="second", suffix=".second", export=fail)
+    monkeypatch.setitem(EXPORTERS, "second", broken)
+    with pytest.raises(InputError, match="the second one fails"):
+        run(weights, data=data, include=["torchscript", "second"])
+    assert f"{weights.with_suffix('.torchscript')}: " in capsys.readouterr().err
+
+
 def test_train(weights):
     (made,) = run(weights, train=True)
     assert made.proof is None

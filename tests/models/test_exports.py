@@ -203,6 +203,9 @@ def test_a_file_of_v61_is_read(tmp_path):
 
 def test_opencv_refuses_free_sizes(tmp_path):
     pytest.importorskip("onnx")
+    (tmp_path / "nms").mkdir()
+    with pytest.raises(InputError, match="--dnn: OpenCV cannot run the suppression inside"):
+        load_backend(exported(tiny_model(), "onnx", tmp_path / "nms", nms=Suppression()), CPU, dnn=True)
     with pytest.raises(InputError, match="--dnn takes files of one image size"):
         load_backend(exported(tiny_model(), "onnx", tmp_path, dynamic=True), CPU, dnn=True)
 

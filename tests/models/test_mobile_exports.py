@@ -78,6 +78,14 @@ def test_published_weights_on_a_photograph(kind, shared, tmp_path):
     torch.testing.assert_close(found, wanted, atol=0.01, rtol=0)
 
 
+def test_a_relative_path_is_enough(tmp_path, monkeypatch):
+    check_packages("ncnn")
+    monkeypatch.chdir(tmp_path)
+    file = exported(tiny_model(), "ncnn", Path())
+    assert not file.is_absolute()
+    assert {each.name for each in file.iterdir()} >= {"model.ncnn.param", "model.ncnn.bin"}
+
+
 @pytest.mark.slow
 def test_several_images_at_a_time(kind, tmp_path):
     if kind == "ncnn":
