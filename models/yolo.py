@@ -47,7 +47,8 @@ LONGEST_TOLD = 300  # characters of an error or a row
 UNUSABLE = (  # what layers raise on arguments or maps that they can't use
     RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError, MemoryError,
 )  # fmt: skip
-PROBE_SIDE = 128  # pixels of the forward that finds the strides: a multiple of any stride in use (P7: 128)
+PROBE_SIDE = 128  # pixels of the forward that finds the strides: more than most strides in use (P7: 128)
+LARGEST_PROBE = 1024
 
 
 class Detect(nn.Module):
@@ -358,17 +359,27 @@ class DetectionModel(nn.Module):
         return self
 
     def _probe_strides(self) -> Tensor:
-        """Pixels a cell of each level, (nl,), from a small forward that leaves statistics and random numbers alone. (On
-        torch's "meta" device it would import torch's compiler: 1 s and 100 MB at every start.)"""
-        image = torch.zeros(1, self.yaml["ch"], PROBE_SIDE, PROBE_SIDE)
+        """Pixels a cell of each level, (nl,). A map of one cell may stand for any larger stride: then a larger image
+        tells."""
+        side = PROBE_SIDE
+        heights = self._probed(side)
+        while min(heights) == 1 and side < LARGEST_PROBE:
+            side *= 2
+            heights = self._probed(side)
+        return torch.tensor([side / height for height in heights])
+
+    def _probed(self, side: int) -> list[int]:
+        """The heights, in cells, of the raw maps of an empty image of that side in pixels, from a forward that leaves
+        statistics and random numbers alone. (On torch's "meta" device it would import torch's compiler: 1 s and 100 MB
+        at every start.)"""
+        image = torch.zeros(1, self.yaml["ch"], side, side)
         reached: list[int] = []
         hooks = [layer.register_forward_pre_hook(lambda module, _: reached.append(module.i)) for layer in self.model]
         self.eval()
         self.detect.train()  # raw maps, as decoding them takes the strides
         try:
             with limited_forward(self):
-                raw = self(image)
-            return torch.tensor([PROBE_SIDE / level.shape[-2] for level in raw])
+                return [level.shape[-2] for level in self(image)]
         except UNUSABLE as error:
             row = self.rows[reached[-1]]
             reason = " ".join(str(error).split())[:LONGEST_TOLD]

@@ -474,3 +474,11 @@ def test_every_model_yaml_names_its_rows():
 def test_dyconv_is_a_drop_in_for_conv():
     assert BLOCKS["DyConv"].channels == BLOCKS["Conv"].channels
     assert DyConv(8, 16, 3, 2)(torch.rand(1, 8, 8, 8)).shape == Conv(8, 16, 3, 2)(torch.rand(1, 8, 8, 8)).shape
+
+
+@pytest.mark.parametrize("downs", [2, 7, 8])
+def test_a_stride_of_any_size_is_found(downs):
+    cfg = {"nc": 1, "depth_multiple": 1.0, "width_multiple": 1.0, "anchors": [[10, 13]]}
+    cfg["backbone"] = [[-1, 1, "Conv", [8, 3, 2]] for _ in range(downs)]
+    cfg["head"] = [[[downs - 1], 1, "Detect", ["nc", "anchors"]]]
+    assert DetectionModel(cfg).stride.tolist() == [2**downs]
