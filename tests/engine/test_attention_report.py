@@ -10,6 +10,7 @@ from torch import nn
 from engine.attention_report import AttentionReport
 from engine.validator import validate
 from models.common import Dynamic_conv2d
+from models.runtime_torch import TorchBackend
 from utils.callbacks import Callbacks
 from utils.dataloaders import Batch
 from utils.errors import InputError
@@ -20,6 +21,9 @@ NAMES = {0: "dark", 1: "light"}
 class Bright(nn.Module):
     """Detects nothing; its one dynamic layer turns to kernel 0 in light images and to kernel 1 in dark ones. passes:
     how often an image goes through it."""
+
+    names = NAMES
+    stride = torch.tensor([32.0])
 
     def __init__(self, passes=1):
         super().__init__()
@@ -44,7 +48,7 @@ def batch(*greys):
 def reported(model, batches):
     report, callbacks = AttentionReport(model, NAMES), Callbacks()
     callbacks.register_all(report)
-    validate(model, batches, names=NAMES, callbacks=callbacks)
+    validate(TorchBackend(model), batches, names=NAMES, callbacks=callbacks)
     return report
 
 
