@@ -269,6 +269,24 @@ def test_no_forbidden_calls():
     check(complaints, "say it without running or trusting foreign text")
 
 
+def test_nothing_is_installed_and_only_one_file_downloads():
+    complaints = [
+        f"{name}:{call.lineno} {ast.unparse(call)[:80]}"
+        for name in sources()
+        for call in nodes(name, ast.Call)
+        if ast.unparse(call.func).startswith(("subprocess.", "runpy.", "os.spawn", "os.exec"))
+        and {"pip", "install", "curl", "wget"} & {n.value for n in ast.walk(call) if isinstance(n, ast.Constant)}
+    ]
+    complaints += [
+        f"{name}:{line} imports {dotted}"
+        for name in sources()
+        if name != "utils/downloads.py"
+        for line, dotted in imported_names(name)
+        if dotted.startswith(("urllib.request", "requests", "httpx", "ftplib", "pip", "torch.hub", "http.client"))
+    ]
+    check(complaints, "say what to install or download; utils/downloads.py alone fetches, and only what was asked for")
+
+
 def test_no_star_imports_and_no_pickle_loaders():
     complaints = []
     for name in sources():
