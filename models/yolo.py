@@ -222,7 +222,8 @@ def _spec(name: str) -> Spec:
     if name in BLOCKS:
         return BLOCKS[name]
     layer = getattr(nn, name.removeprefix("nn."), None) if name.startswith("nn.") else None
-    if isinstance(layer, type) and issubclass(layer, nn.Module):
+    # a Transformer takes no maps, and copies its layers past all limits (models/build_limits.py)
+    if isinstance(layer, type) and issubclass(layer, nn.Module) and layer is not nn.Transformer:
         return Spec(layer)
     raise InputError(f"unknown block {name!r}; known are nn.* (the layers of torch.nn) and {', '.join(sorted(BLOCKS))}")
 
