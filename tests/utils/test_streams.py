@@ -1,8 +1,8 @@
 import _thread
 import contextlib
+import signal
 import socket
 import subprocess
-import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
