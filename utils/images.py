@@ -23,6 +23,7 @@ from utils.memory import memory_share
 MEMORY_MARGIN = 1.2  # what must be free, in multiples of the cache: the training itself needs some too
 DISK_MARGIN = 1.1  # likewise: what is left is for the results
 NPY_HEADER = 128  # bytes of numpy's file format before a picture's pixels
+TRUNCATED = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # formats to rescue; for others Pillow may start a program
 READERS = min(8, os.cpu_count() or 1)  # threads that fill a cache
 
 
@@ -32,6 +33,8 @@ def read_image(path: str | Path) -> np.ndarray:
     A picture that ends too early has grey where it is missing, which is told once. Raises InputError where the file is
     missing, empty or no picture that OpenCV or Pillow can decode.
     """
+    if not Path(path).is_file():  # nothing there, or a pipe, which would be waited for
+        raise InputError(f"expected a picture in {str(path)!r}, got no such file")
     try:
         content = np.fromfile(path, np.uint8)  # cv2.imread cannot open non-ASCII paths on Windows
         image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
@@ -51,7 +54,7 @@ def _truncated_image(content: bytes) -> np.ndarray | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+            picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content), formats=TRUNCATED)).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
     finally:

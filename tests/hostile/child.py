@@ -15,7 +15,8 @@ from typing import Any
 
 from utils.errors import InputError
 
-SECONDS, MEGABYTES = 10, 1024  # more of either ends the child
+SECONDS, MEGABYTES = 10, 1024  # of the processor, and of memory: more of either ends the child
+PATIENCE = 6  # seconds of the clock for each of these: other programs may be busy, and waiting is hanging
 LONGEST_TOLD = 1000  # characters of a sentence
 RUNS_SOMETHING = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "os.fork", "socket.connect")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -25,7 +26,8 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 class Outcome:
     """How a task ended: "returned", "refused" (with one sentence), "raised" (what would be a traceback), "hung" or
     "killed" (by the kernel). told: the value as text, the sentence, or the traceback. acts: programs that were started
-    and files that were written outside of the task's folder. grown: megabytes of the largest memory above the first."""
+    and files that were written outside of the task's folder. grown: megabytes of the largest memory above the first.
+    seconds: of the processor; where nothing came, of the clock."""
 
     ended: str
     told: str = ""
@@ -43,17 +45,17 @@ def attempt(task: Callable[[], Any], folder: Path, *, seconds: float = SECONDS, 
         os.close(reading)
         _run(task, folder, megabytes, writing)
     os.close(writing)
-    report = _read_all(reading, start + seconds)
+    report = _read_all(reading, start + PATIENCE * seconds)
     if report is None:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     spent = time.monotonic() - start
     if report is None:
-        return Outcome("hung", f"still busy after {seconds} s", seconds=spent)
+        return Outcome("hung", f"nothing came in {PATIENCE * seconds} s", seconds=spent)
     if not report:
         return Outcome("killed", f"ended with status {status}", seconds=spent)
     told = json.loads(report)
-    return Outcome(told["ended"], told["told"], tuple(told["acts"]), told["grown"], spent)
+    return Outcome(told["ended"], told["told"], tuple(told["acts"]), told["grown"], told["seconds"])
 
 
 def _read_all(pipe: int, deadline: float) -> bytes | None:
@@ -79,11 +81,12 @@ def _run(task: Callable[[], Any], folder: Path, megabytes: int, pipe: int) -> No
         os.chdir(folder)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20,) * 2)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         sys.addaudithook(_watching(folder, acts))
         ended, told = _result(task)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         report = {"ended": ended, "told": told[:20_000], "acts": acts[:20], "grown": grown}
+        report["seconds"] = time.process_time() - begun
         os.write(pipe, json.dumps(report).encode()[:60_000])
     finally:
         os._exit(0)

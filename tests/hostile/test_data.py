@@ -247,9 +247,7 @@ GOOD_IMAGES = {
 
 
 @pytest.mark.parametrize("name", BAD_IMAGES)
-def test_bad_images_are_set_aside(name, ground, request):
-    if name == "eps.png":
-        request.applymarker(pytest.mark.xfail(reason="utils/images.py lets Pillow run Ghostscript", strict=True))
+def test_bad_images_are_set_aside(name, ground):
     (ground / name).write_bytes(BAD_IMAGES[name])
     outcome = attempt(lambda: verify(str(ground / name), str(ground / "none.txt")).note, ground, megabytes=1500)
     assert "set aside" in bounded(outcome, ends=("returned",))
@@ -401,9 +399,7 @@ LISTS = {
 
 @pytest.mark.parametrize("reader", ["training", "detection"])
 @pytest.mark.parametrize("name", LISTS)
-def test_lists(name, reader, ground, request):
-    if reader == "detection" and name in ("a pipe", "a name with a NUL"):
-        request.applymarker(pytest.mark.xfail(reason="utils/images.py opens whatever stands there", strict=True))
+def test_lists(name, reader, ground):
     (ground / "list.txt").write_bytes(LISTS[name])
     os.mkfifo(ground / "pipe.png")
 
