@@ -28,10 +28,12 @@ demo: .venv/runtime
 		$(DEMO)/val/val_batch0_pred.jpg $(DEMO)/val/confusion_matrix.png $(DEMO)/detect/*.jpg
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 --durations=15
+	$(BIN)/python -m pytest -q -n 2 -m "not openvino" --durations=15
+	$(BIN)/python -m pytest -q -n 2 -m openvino
 
 test-fast: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not openvino"
+	$(BIN)/python -m pytest -q -n 2 -m "openvino and not slow"
 
 lint: .venv/dev
 	$(BIN)/ruff check .

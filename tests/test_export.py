@@ -29,6 +29,7 @@ from utils.images import read_image
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 FORMATS = ("torchscript", "onnx", "openvino")
+pytestmark = pytest.mark.openvino  # one export of all three serves most of these tests
 
 
 def shell(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:

@@ -107,6 +107,7 @@ def test_what_the_file_tells_of_the_training(data, tmp_path):
     assert made.proof.images == 2
 
 
+@pytest.mark.openvino
 def test_another_export_takes_its_place(weights, data):
     pytest.importorskip("openvino")
     (weights.parent / "tiny_openvino_model").mkdir()

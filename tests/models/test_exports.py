@@ -14,7 +14,9 @@ from utils.nms import non_max_suppression
 MODELS = ("yolov5n.yaml", "yolov5n_dynamic.yaml", "yolov5n_dyconv.yaml", "yolov5n_c3dy.yaml")
 
 
-@pytest.fixture(params=["torchscript", "onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=["torchscript", "onnx", pytest.param("openvino", marks=[pytest.mark.slow, pytest.mark.openvino])]
+)
 def kind(request):
     """Each format of this file, where its packages are here."""
     for package in EXPORTERS[request.param].packages:
@@ -108,6 +110,7 @@ def test_simplify_and_half_make_files_smaller(tmp_path):
     assert half.stat().st_size < 0.7 * plain.stat().st_size
 
 
+@pytest.mark.openvino
 @pytest.mark.slow
 def test_int8_of_openvino(tmp_path):
     for package in ("openvino", "nncf"):
@@ -120,6 +123,7 @@ def test_int8_of_openvino(tmp_path):
     assert 0 < difference.mean() < 0.05
 
 
+@pytest.mark.openvino
 @pytest.mark.slow
 def test_openvino_runs_in_16_bits_where_asked(tmp_path, capsys):
     pytest.importorskip("openvino")
