@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-MOST_PARAMETERS = 10**9  # 4 GB in float32; YOLOv5x6 has 140 million, four times as many with dynamic layers
+MOST_PARAMETERS = 6 * 10**8  # 2.4 GB in float32; YOLOv5x6 has 140 million, four times as many with dynamic layers
 MOST_TENSORS = 10_000  # YOLOv5x6 has 1,000
 MOST_ELEMENTS = 2**26  # of the maps that a layer takes or gives at once: 256 MB
 MOST_PRODUCTS = 2 * 10**11  # multiplications of a forward, which take seconds; YOLOv5x6 has 4e9 at 128 pixels
