@@ -161,8 +161,7 @@ def side_by_side(
     (before, matches), (after, others) = (
         validate_with_matches(Subject(file, backend, data, names, opt), loader) for backend in (first, second)
     )
-    counts = draw_counts(np.random.default_rng(SEED), len(matches.labels), RESAMPLES)
-    (change,) = paired_differences(matches, [others], counts)
+    (change,) = differences_to_the_first([matches, others])
     return SideBySide(before, after, change)
 
 
@@ -174,11 +173,16 @@ def cost_of(backend: Backend, imgsz: int) -> tuple[int | None, float | None]:
     return cost.parameters, cost.gflops
 
 
-def with_differences(measured: Sequence[Measured], matches: Sequence[ImageMatches]) -> list[Measured]:
-    """The models with their differences to the first."""
+def differences_to_the_first(matches: Sequence[ImageMatches]) -> list[Differences]:
+    """Of the second and all that follow, over one bootstrap of the images."""
     first, *others = matches
     counts = draw_counts(np.random.default_rng(SEED), len(first.labels), RESAMPLES)
-    differences = [None, *paired_differences(first, others, counts)]
+    return paired_differences(first, others, counts)
+
+
+def with_differences(measured: Sequence[Measured], matches: Sequence[ImageMatches]) -> list[Measured]:
+    """The models with their differences to the first."""
+    differences = [None, *differences_to_the_first(matches)]
     return [replace(model, differences=change) for model, change in zip(measured, differences, strict=True)]
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.inputs import check_ranges, chosen_weights
+from engine.inputs import check_ranges, image_sides
 from engine.interruption import StoppedBySignal, StopSignals
-from engine.predictor import Predictor, image_size
+from engine.predictor import Predictor
 from models.weights import renew_checkpoint
 from utils.annotator import Annotator, class_colour
 from utils.class_names import counted
 from utils.errors import InputError
-from utils.files import increment_path
+from utils.files import ROOT, increment_path
 from utils.fonts import drawable_names
 from utils.log import LOGGER
 from utils.outputs import (
@@ -38,15 +38,9 @@ from utils.outputs import (
 from utils.sources import Source, open_source
 from utils.speed import Speed
 
-ROOT = Path(__file__).resolve().parents[1]
 SHIPPED_PICTURES = "data/images"  # the default of --source
-SAVING = (
-    "save_txt",
-    "save_csv",
-    "save_crop",
-    "save_json",
-    "visualize",
-)  # what needs a run directory beside the annotated pictures
+# What needs a run directory beside the annotated pictures.
+SAVING = ("save_txt", "save_csv", "save_crop", "save_json", "visualize")
 TOLD_FAILURES = 3  # of outputs, in the last line
 NOTHING = np.zeros((0, 6), np.float32)
 RANGES = {
@@ -93,7 +87,7 @@ def run(opt: Namespace) -> Detected:
     if signals.received and not source.live:
         raise StoppedBySignal(signals.received)
     if opt.update:
-        for file in chosen_weights(opt.weights):
+        for file in predictor.weights:
             renew_checkpoint(file)
     return result
 
@@ -131,9 +125,7 @@ def check_options(opt: Namespace) -> None:
     check_ranges(opt, RANGES)
     if opt.save_conf and not opt.save_txt:
         raise InputError("--save-conf adds a column to the files of --save-txt: give both")
-    sides = image_size(opt)
-    if len(sides) != 2 or min(sides) < 1:
-        raise InputError(f"--imgsz: expected one side or height and width in pixels, got {opt.imgsz}")
+    image_sides(opt.imgsz)
 
 
 def here_or_shipped(source: str | Path) -> str | Path:

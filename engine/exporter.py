@@ -21,7 +21,7 @@ from engine.attention_freezer import frozen_twin
 from engine.comparer import SideBySide, side_by_side
 from engine.export_images import calibration, images_to_compare, known_data
 from engine.export_proof import Proof, prove
-from engine.inputs import DEFAULT_IMGSZ, check_ranges, chosen_weights, flag_of, whole_strides
+from engine.inputs import DEFAULT_IMGSZ, check_ranges, chosen_weights, flag_of, image_sides, whole_strides
 from models.backend import Backend
 from models.backends import load_backend
 from models.export_formats import CHOICES, EXPORTERS, Format
@@ -112,7 +112,7 @@ def check_options(opt: Namespace, formats: list[Format]) -> None:
     those that only some of them read."""
     check_ranges(opt, RANGES)
     if opt.imgsz is not None:
-        size_of(opt, 1)
+        image_sides(opt.imgsz)
     if opt.workspace <= 0:
         raise InputError(f"--workspace: more than 0 GiB were expected, got {opt.workspace:g}")
     if opt.half and opt.int8:
@@ -139,15 +139,6 @@ def given_choices(opt: Namespace) -> list[str]:
 def suppression(opt: Namespace) -> Suppression:
     """What the flags beside --nms ask for."""
     return Suppression(opt.conf_thres, opt.iou_thres, opt.topk_per_class, opt.topk_all, opt.agnostic_nms)
-
-
-def size_of(opt: Namespace, stride: int) -> tuple[int, int]:
-    """(height, width) of --imgsz, one side or both, in multiples of the stride. Raises InputError for anything else."""
-    sides = [opt.imgsz] if isinstance(opt.imgsz, int) else list(opt.imgsz)
-    sides = tuple(sides * 2 if len(sides) == 1 else sides)
-    if len(sides) != 2 or min(sides) < 1:
-        raise InputError(f"--imgsz: expected one side or height and width in pixels, got {opt.imgsz}")
-    return whole_strides(sides, stride)
 
 
 # ---------------------------------------------------------------------------------------------------------------- work
@@ -214,7 +205,7 @@ def static_twin(
     """What --freeze-attention makes of the network, and what that cost. Raises InputError where that cannot be told."""
     if data is None:
         raise InputError("--freeze-attention needs the mean attention over images: name their data YAML with --data")
-    imgsz = max(size_of(opt, int(network.stride.max())))
+    imgsz = max(whole_strides(image_sides(opt.imgsz), int(network.stride.max())))
     twin = frozen_twin(network, data, imgsz=imgsz, file=weights)
     return twin.model, twin.facts()
 
@@ -225,7 +216,7 @@ def export_options(
     """What the formats' functions are told; facts: more for the files' metadata. Raises InputError where --int8 has no
     images."""
     stride = int(model.stride.max())
-    imgsz_hw = size_of(opt, stride)
+    imgsz_hw = whole_strides(image_sides(opt.imgsz), stride)
     nms = suppression(opt) if opt.nms else None
     metadata = Metadata(
         names=model.names,

@@ -70,10 +70,19 @@ def whole_strides(sides: tuple[int, ...], stride: int) -> tuple[int, ...]:
     return rounded
 
 
+def image_sides(imgsz: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) of --imgsz, which may be one side, pixels. Raises InputError for anything else."""
+    given = (imgsz,) if isinstance(imgsz, int) else tuple(imgsz)
+    sides = given * 2 if len(given) == 1 else given
+    if len(sides) != 2 or min(sides) < 1:
+        raise InputError(f"--imgsz: expected one side or height and width in pixels, got {imgsz}")
+    return sides
+
+
 def network_size(imgsz: int | Sequence[int], backend: Backend) -> tuple[int, int]:
     """The (height, width) in pixels that images are fitted into for --imgsz, one side or both: the one that the file
     takes, else in multiples of the network's stride. Says so where that is another one."""
-    sides = (imgsz,) * 2 if isinstance(imgsz, int) else tuple(imgsz)
+    sides = image_sides(imgsz)
     if backend.fixed_hw is None:
         return whole_strides(sides, backend.stride)
     if backend.fixed_hw != sides:

@@ -31,15 +31,18 @@ class Predictor:
     """A network and its thresholds as a function from pictures to their detections, timed."""
 
     def __init__(self, opt: Namespace) -> None:
-        weights = chosen_weights(opt.weights)
-        self.opt = opt
+        self.opt, self.weights = opt, chosen_weights(opt.weights)
+        if opt.update and (others := [file for file in self.weights if file.suffix != ".pt"]):
+            raise InputError(f"--update renews .pt weights: leave it out with {others[0]}")
         device = select_device(opt.device)
-        self.backend = load_backend(weights, device, half=opt.half, augment=opt.augment, dnn=opt.dnn)
-        self.names = chosen_names(opt, self.backend, weights[0])
+        self.backend = load_backend(self.weights, device, half=opt.half, augment=opt.augment, dnn=opt.dnn)
+        self.names = chosen_names(opt, self.backend, self.weights[0])
         self.classes = class_numbers(opt.classes, self.names, told_as="--classes")
         if opt.visualize and not isinstance(self.backend, TorchBackend):
-            raise InputError(f"--visualize looks into one network in PyTorch: one .pt was expected, got {weights[0]}")
-        self.imgsz = network_size(image_size(opt), self.backend)
+            raise InputError(
+                f"--visualize looks into one network in PyTorch: one .pt was expected, got {self.weights[0]}"
+            )
+        self.imgsz = network_size(opt.imgsz, self.backend)
         self.frames = 0
         self._timers = StageTimers(device)
         if device.type == "cuda":  # the first pass loads kernels: not to be counted
@@ -105,12 +108,6 @@ class Predictor:
     def mean_ms(self) -> Speed:
         """Mean milliseconds a picture."""
         return self._timers.mean_ms(self.frames)
-
-
-def image_size(opt: Namespace) -> tuple[int, ...]:
-    """(height, width) of --imgsz, which may be one side."""
-    given = [opt.imgsz] if isinstance(opt.imgsz, int) else list(opt.imgsz)
-    return tuple(given * 2 if len(given) == 1 else given)
 
 
 def chosen_names(opt: Namespace, backend: Backend, weights: Path) -> dict[int, str]:

@@ -1,7 +1,6 @@
 """The loop of detect.py around a network that sees the same boxes in every picture."""
 
 import csv
-from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -12,7 +11,7 @@ from torch import nn
 
 import detect
 from engine import predictor as predictor_module
-from engine.predictor import image_size
+from engine.inputs import image_sides
 from models.runtime_torch import TorchBackend
 from utils.annotator import class_colour
 from utils.errors import InputError
@@ -272,6 +271,13 @@ def test_weights_may_be_a_list_of_one(pictures, seeing, weights):
     assert run(pictures / "one.jpg", weights=weights, nosave=True).boxes == 3
 
 
+def test_update_of_what_is_no_checkpoint_is_told_at_the_start(pictures, seeing):
+    seeing(ROWS)
+    with pytest.raises(InputError, match=r"--update renews \.pt weights: leave it out with best\.onnx"):
+        run(pictures / "one.jpg", weights="best.onnx", update=True)
+    assert not (pictures.parent / "runs").exists()
+
+
 def test_the_newest_best_is_the_default(pictures, seeing, monkeypatch, tmp_path, capsys):
     file = tmp_path / "runs" / "train" / "exp" / "weights" / "best.pt"
     file.parent.mkdir(parents=True)
@@ -295,7 +301,7 @@ def test_view_img_without_the_means_is_told_and_left_out(pictures, seeing, monke
     ("given", "size"), [(640, (640, 640)), ([640], (640, 640)), ([320, 640], (320, 640)), ((96, 64), (96, 64))]
 )
 def test_image_sizes(given, size):
-    assert image_size(Namespace(imgsz=given)) == size
+    assert image_sides(given) == size
 
 
 @pytest.mark.parametrize(
