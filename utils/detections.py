@@ -19,6 +19,7 @@ from utils.boxes import xyxy2xywh
 from utils.class_names import counted, plural
 from utils.errors import InputError
 from utils.files import increment_path
+from utils.fonts import drawable_names
 from utils.log import LOGGER
 from utils.outputs import safe_file_name, unique_stems, write_image
 
@@ -209,25 +210,30 @@ class Detections:
                 crop = crop_box(image[..., ::-1], xyxy)
                 if folder and crop.size:
                     _save_crop(folder / safe_file_name(self.names[int(cls)]), stem, crop)
-                crops.append({"box": xyxy, "conf": conf, "cls": cls, "label": self._label(conf, cls), "im": crop})
+                crops.append(
+                    {"box": xyxy, "conf": conf, "cls": cls, "label": label_of(self.names, conf, cls), "im": crop}
+                )
         if folder:
             LOGGER.info(f"Saved {len(crops)} {plural('crop', len(crops))} to {folder}")
         return crops
 
     def _annotated(self, labels: bool) -> Iterator[np.ndarray]:
         """The images with boxes, the most confident on top, BGR."""
+        names = drawable_names(self.names)
         for image, rows in zip(self._plain, self.pred, strict=True):
             annotator = Annotator(image[..., ::-1])
             for *xyxy, conf, cls in reversed(rows.tolist()):
-                annotator.box(xyxy, self._label(conf, cls) if labels else "", class_colour(int(cls)))
+                annotator.box(xyxy, label_of(names, conf, cls) if labels else "", class_colour(int(cls)))
             yield annotator.result()
-
-    def _label(self, conf: float | Tensor, cls: float | Tensor) -> str:
-        return f"{self.names[int(cls)]} {float(conf):.2f}"
 
     def _stems(self) -> list[str]:
         """A name of each image's files; files of one name become bus, bus_2, ..."""
         return list(unique_stems([Path(str(number), file) for number, file in enumerate(self.files)]).values())
+
+
+def label_of(names: Mapping[int, str], conf: float | Tensor, cls: float | Tensor) -> str:
+    """ "person 0.87" """
+    return f"{names[int(cls)]} {float(conf):.2f}"
 
 
 def _made(save_dir: str | Path, exist_ok: bool | None) -> Path:

@@ -233,3 +233,13 @@ def test_without_a_viewer_it_is_said(monkeypatch, capsys):
     monkeypatch.setattr(ImageShow, "show", lambda image, title: False)
     found(ROWS).show()
     assert "image0.jpg is not shown" in capsys.readouterr().err
+
+
+def test_names_that_no_font_here_has_are_drawn_as_numbers(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("utils.fonts.face_of", lambda text: None)
+    monkeypatch.setattr("utils.detections.Annotator.box", lambda _, xyxy, label, colour: drawn.append(label))
+    results = found([1, 2, 30, 40, 0.9, 0], names={0: "人"})
+    results.render()
+    assert drawn == ["0 0.90"]
+    assert [crop["label"] for crop in results.crop(save=False)] == ["人 0.90"]
