@@ -24,20 +24,25 @@ MEMORY_MARGIN = 1.2  # what must be free, in multiples of the cache: the trainin
 DISK_MARGIN = 1.1  # likewise: what is left is for the results
 NPY_HEADER = 128  # bytes of numpy's file format before a picture's pixels
 TRUNCATED = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # formats to rescue; for others Pillow may start a program
+DECODERS = {  # OpenCV's ways to read a colour picture, by the divisor of its size
+    1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8,
+}  # fmt: skip
+REDUCIBLE = (".jpg", ".jpeg")  # other formats are decoded at full size in any case
 READERS = min(8, os.cpu_count() or 1)  # threads that fill a cache
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, reduction: int = 1) -> np.ndarray:
     """A picture as uint8 (H, W, 3), BGR, turned upright as its EXIF orientation says; paths in any script.
 
-    A picture that ends too early has grey where it is missing, which is told once. Raises InputError where the file is
+    reduction: a key of DECODERS; a JPEG is decoded at that fraction of its size, rounded up, which spares most of the
+    work. A picture that ends too early has grey where it is missing, which is told once, and its full size. Raises InputError where the file is
     missing, empty or no picture that OpenCV or Pillow can decode.
     """
     if not Path(path).is_file():  # nothing there, or a pipe, which would be waited for
         raise InputError(f"expected a picture in {str(path)!r}, got no such file")
     try:
         content = np.fromfile(path, np.uint8)  # cv2.imread cannot open non-ASCII paths on Windows
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+        image = cv2.imdecode(content, DECODERS[reduction]) if content.size else None
     except (OSError, cv2.error) as error:
         raise InputError(f"expected a picture in {path}, got: {error}") from error
     if image is None and (image := _truncated_image(content.tobytes())) is not None:
@@ -110,9 +115,23 @@ class ImageStore:
         """Picture i, uint8 (H, W, 3), BGR, not to be written to, and the (height, width) of its original.
 
         Raises InputError where it cannot be read.
+
+        Differs from v6.1: a JPEG of at least twice the size that training needs is decoded at a half, a quarter or an
+        eighth, which costs less and averages the pixels that linear resizing would skip.
         """
-        image = read_image(self.path_of(i))
-        return fit_image(image, self.imgsz, smooth=self.smooth), image.shape[:2]
+        path, original_hw, divisor = self.path_of(i), self.original_hw(i), self._reduction(i)
+        image = read_image(path, divisor)
+        if divisor > 1 and image.shape[:2] != tuple(-(-extent // divisor) for extent in original_hw):
+            image, divisor = read_image(path), 1  # truncated, or another picture than the index knows
+        fitted = fit_image(image, self.imgsz, smooth=self.smooth)
+        return fitted, original_hw if divisor > 1 else image.shape[:2]
+
+    def _reduction(self, i: int) -> int:
+        """The largest divisor that leaves picture i as large as it is needed; 1 for validation, whose pictures are
+        those of v6.1."""
+        if self.smooth or Path(self.path_of(i)).suffix.lower() not in REDUCIBLE:
+            return 1
+        return max(divisor for divisor in DECODERS if divisor == 1 or max(self.original_hw(i)) >= divisor * self.imgsz)
 
     def fill(self, prefix: str = "") -> None:
         """Fills the cache, if there is one, behind a progress bar."""

@@ -114,6 +114,69 @@ def test_smooth_shrinking_averages_and_enlarging_is_linear():
         np.testing.assert_array_equal(fit_image(stripes, size, smooth=smooth), linear)
 
 
+# --------------------------------------------------------------------------------------------- decoding at reduced size
+
+
+def gradient(width: int, height: int) -> Image.Image:
+    """A picture that JPEG keeps well at any size, unlike in each direction."""
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack((across, down, 255 - across), -1).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "size_wh", "smooth", "divisor"),
+    [
+        ("1.jpg", (1, 1), False, 1),
+        ("small.jpg", (127, 90), False, 1),
+        ("twice.jpg", (128, 90), False, 2),
+        ("odd.JPEG", (99, 131), False, 2),
+        ("large.jpg", (300, 257), False, 4),
+        ("huge.jpg", (2000, 1001), False, 8),
+        ("validated.jpg", (300, 257), True, 1),
+        ("whole.png", (300, 257), False, 1),
+    ],
+)
+def test_training_decodes_large_jpegs_at_reduced_size(tmp_path, monkeypatch, name, size_wh, smooth, divisor):
+    gradient(*size_wh).save(tmp_path / name, quality=95)
+    store = ImageStore(Paths([tmp_path / name]), np.array([size_wh]), 64, smooth=smooth)
+    divisors = []
+    monkeypatch.setattr(images, "read_image", lambda path, at=1: divisors.append(at) or read_image(path, at))
+    image, original_hw = store.get(0)
+    assert divisors == [divisor]
+    assert original_hw == size_wh[::-1]
+    whole = cv2.resize(read_image(tmp_path / name), image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert image.shape[:2] == fitted_hw(original_hw, 64)
+    assert np.abs(image.astype(int) - whole).mean() < 2.5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_reduced_pictures_are_upright_too(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    gradient(301, 200).save(tmp_path / "x.jpg", exif=exif, quality=95)
+    whole = read_image(tmp_path / "x.jpg")
+    image, original_hw = ImageStore(Paths([tmp_path / "x.jpg"]), np.array([whole.shape[1::-1]]), 64).get(0)
+    assert original_hw == whole.shape[:2]
+    expected = cv2.resize(whole, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(image.astype(int) - expected).mean() < 2.5
+
+
+def test_another_picture_than_the_index_knows_is_read_whole(tmp_path):
+    gradient(400, 100).save(tmp_path / "changed.jpg", quality=95)
+    image, original_hw = ImageStore(Paths([tmp_path / "changed.jpg"]), np.array([(300, 300)]), 64).get(0)
+    assert (image.shape[:2], original_hw) == ((16, 64), (100, 400))
+
+
+def test_truncated_pictures_keep_their_size(tmp_path):
+    gradient(300, 200).save(tmp_path / "cut.jpg", quality=95)
+    content = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) * 2 // 3])
+    image, original_hw = ImageStore(Paths([tmp_path / "cut.jpg"]), np.array([(300, 200)]), 64).get(0)
+    assert (image.shape[:2], original_hw) == ((42, 64), (200, 300))
+    whole = fit_image(read_image(tmp_path / "cut.jpg"), 64, smooth=True)
+    assert np.abs(image[:20].astype(int) - whole[:20]).mean() < 3
+
+
 # ------------------------------------------------------------------------------------------------------------ caching
 
 
