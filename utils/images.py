@@ -35,8 +35,8 @@ def read_image(path: str | Path, reduction: int = 1) -> np.ndarray:
     """A picture as uint8 (H, W, 3), BGR, turned upright as its EXIF orientation says; paths in any script.
 
     reduction: a key of DECODERS; a JPEG is decoded at that fraction of its size, rounded up, which spares most of the
-    work. A picture that ends too early has grey where it is missing, which is told once, and its full size. Raises InputError where the file is
-    missing, empty or no picture that OpenCV or Pillow can decode.
+    work. A picture that ends too early has grey where it is missing, which is told once, and its full size. Raises
+    InputError where the file is missing, empty or no picture that OpenCV or Pillow can decode.
     """
     if not Path(path).is_file():  # nothing there, or a pipe, which would be waited for
         raise InputError(f"expected a picture in {str(path)!r}, got no such file")
@@ -81,11 +81,11 @@ def fitted_hw(size_hw: tuple[int, int], imgsz: int) -> tuple[int, int]:
     return max(int(size_hw[0] * ratio), 1), max(int(size_hw[1] * ratio), 1)
 
 
-def fit_image(image: np.ndarray, imgsz: int, *, smooth: bool) -> np.ndarray:
+def fit_image(image: np.ndarray, imgsz: int, *, smooth: bool, original_hw: tuple[int, int] | None = None) -> np.ndarray:
     """The image (H, W, 3) with its longer side resized to imgsz, linearly; with `smooth` by area where it shrinks (the
-    better picture, but slower: for validation)."""
-    height, width = fitted_hw(image.shape[:2], imgsz)
-    if max(image.shape[:2]) == imgsz:
+    better picture, but slower: for validation). original_hw: whose proportions count, of an image decoded smaller."""
+    height, width = fitted_hw(original_hw or image.shape[:2], imgsz)
+    if image.shape[:2] == (height, width):
         return image
     shrinks = imgsz < max(image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smooth and shrinks else cv2.INTER_LINEAR)
@@ -123,8 +123,8 @@ class ImageStore:
         image = read_image(path, divisor)
         if divisor > 1 and image.shape[:2] != tuple(-(-extent // divisor) for extent in original_hw):
             image, divisor = read_image(path), 1  # truncated, or another picture than the index knows
-        fitted = fit_image(image, self.imgsz, smooth=self.smooth)
-        return fitted, original_hw if divisor > 1 else image.shape[:2]
+        original_hw = original_hw if divisor > 1 else image.shape[:2]
+        return fit_image(image, self.imgsz, smooth=self.smooth, original_hw=original_hw), original_hw
 
     def _reduction(self, i: int) -> int:
         """The largest divisor that leaves picture i as large as it is needed; 1 for validation, whose pictures are

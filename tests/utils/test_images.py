@@ -114,7 +114,7 @@ def test_smooth_shrinking_averages_and_enlarging_is_linear():
         np.testing.assert_array_equal(fit_image(stripes, size, smooth=smooth), linear)
 
 
-# --------------------------------------------------------------------------------------------- decoding at reduced size
+# ---------------------------------------------------------------------------------------------- decoding at small size
 
 
 def gradient(width: int, height: int) -> Image.Image:
