@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
-EXTRAS := $(addprefix requirements-,dev.txt coco.txt evolve.txt wandb.txt mlflow.txt screen.txt \
+EXTRAS := $(addprefix requirements-,dev.txt coco.txt evolve.txt wandb.txt mlflow.txt screen.txt serve.txt \
 	export.txt coreml.txt ncnn.txt)
 
 .PHONY: demo test test-fast lint format bench clean

@@ -16,31 +16,33 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("train.py", "val.py", "detect.py", "export.py")
+SCRIPTS = ("train.py", "val.py", "detect.py", "export.py", "serve.py")
 OUTSIDE = ("tests/", "benchmarks/")  # not bound by the law of floors
 
 # The law: a file imports only from lower floors, so files of one floor do not import each other. A new file gets its
 # place here, one floor above the highest file that it imports.
 BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
-    "utils/bootstrap utils/memory utils/unrolled utils/frames utils/captures utils/silence engine/interruption",
+    "utils/bootstrap utils/memory utils/unrolled utils/frames utils/captures utils/silence engine/interruption "
+    "engine/service_limits engine/service_docs",
     1: "utils/callbacks utils/distributed utils/files utils/torch_utils utils/label_files utils/video "
     "utils/surviving utils/fonts utils/class_names utils/extras utils/quiet models/backend models/onnx_metadata "
-    "models/export_metadata models/build_limits utils/tensorflow_beside_torch utils/plain_yaml",
+    "models/export_metadata models/build_limits utils/tensorflow_beside_torch utils/plain_yaml "
+    "engine/service_form engine/service_options engine/service_guard engine/batching",
     2: (
         "models/dynamic_ops models/blocks_transformer utils/hyp models/unpickling models/model_yaml "
         "models/ensemble utils/nms models/exported models/tensorflow_ops "
         "utils/metrics utils/mosaic utils/labels utils/images utils/annotator "
         "utils/figures utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits "
         "utils/autoanchor utils/logger_csv utils/coco utils/attention utils/logged_run utils/downloads "
-        "utils/screen models/export_options"
+        "utils/screen models/export_options engine/service_schema"
     ),
     3: (
         "models/export_nms models/runtime_onnx models/runtime_dnn models/conversion models/runtime_coreml "
         "models/runtime_ncnn models/runtime_tensorflow models/runtime_tensorrt models/runtime_tflite "
         "models/blocks_dynamic utils/loss utils/augmentations utils/optim utils/evolution utils/logger_tensorboard "
         "utils/logger_wandb utils/logger_mlflow utils/size_plots utils/media_files utils/streams utils/image_inputs "
-        "utils/official_weights"
+        "utils/official_weights engine/service_pictures"
     ),
     4: (
         "models/blocks_conv utils/study utils/evolution_plots models/attention_probe models/frozen utils/curves "
@@ -57,11 +59,11 @@ BUILDING = {
     "engine/export_images models/runtime_torch models/runtime_torchscript models/runtime_openvino "
     "engine/training_options utils/compare_plots",
     9: "models/backends models/autoshape models/export_formats engine/training_state",
-    10: "models/loading engine/validation engine/predictor engine/training_setup engine/training_epoch",
-    11: "engine/comparer engine/detector engine/size_study engine/trainer",
-    12: "engine/evolver engine/attention_freezer engine/export_proof",
+    10: "models/loading engine/served_model engine/validation engine/predictor engine/training_setup engine/training_epoch",
+    11: "engine/comparer engine/detector engine/size_study engine/trainer engine/service",
+    12: "engine/evolver engine/attention_freezer engine/export_proof engine/server",
     13: "engine/exporter",
-    14: "train val detect export hubconf",
+    14: "train val detect export serve hubconf",
 }
 FLOORS = {f"{name}.py": floor for floor, names in BUILDING.items() for name in names.split()}
 ABSENT = {"general.py", "misc.py", "helpers.py"}  # what CONTRIBUTING.md says that there is none of

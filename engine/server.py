@@ -1,0 +1,157 @@
+"""The process of serve.py: loads the models, listens, ends when it is asked to. Not for what is answered:
+engine/service.py."""
+
+import logging
+import socket
+import time
+from argparse import Namespace
+from math import inf
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from engine.inputs import check_ranges, chosen_weights, image_sides
+from engine.served_model import ServedModel, unique_ids
+from engine.service import Service, create_app
+from engine.service_guard import LOOPBACK, Guard
+from engine.service_limits import Limits
+from utils.errors import InputError
+from utils.log import LOGGER
+from utils.torch_utils import select_device
+
+RANGES = {
+    "port": (0, 65535),
+    "max_batch": (1, inf),
+    "max_pictures": (1, inf),
+    "max_mb": (1, 2048),
+    "max_megapixels": (1, 1000),
+    "max_queue": (1, inf),
+    "timeout": (1, inf),
+}
+CONNECTIONS = 256  # at a time
+HEAD_SECONDS = 10  # for the head of a request to arrive, and for what is left of a body that was answered
+
+
+class Connection(H11Protocol):
+    """uvicorn's HTTP connection, which ends where a client sends nothing that could be answered: half a head, or a body
+    that goes on after its answer."""
+
+    _patience: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """Starts to wait for the head of a request, or stops where one is being answered."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._forget()
+        elif self._patience is None:
+            self._patience = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _forget(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which answers what is under way when a signal comes, refuses the rest with 503 meanwhile, and
+    ends well. A second signal ends it at once."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service, self._deadline = service, inf
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """A signal has come; no log line here, as it may have come in the middle of another."""
+        if self.service.stopping:
+            self.should_exit = self.force_exit = True
+        self.service.stopping = True
+        self._deadline = time.monotonic() + 2 * self.service.limits.seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to end; asked ten times a second."""
+        idle = self.service.stopping and (not self.service.running or time.monotonic() > self._deadline)
+        return await super().on_tick(counter) or idle
+
+
+def run(opt: Namespace) -> None:
+    """Serves with the options of serve.py until SIGINT or SIGTERM. Raises InputError where they, the weights or the
+    address cannot be used."""
+    check_ranges(opt, RANGES)
+    image_sides(opt.imgsz)
+    files = chosen_weights(opt.weights)
+    with listening(opt.host, opt.port) as listener:
+        device = select_device(opt.device)
+        models = [
+            ServedModel(ident, file, device, imgsz=opt.imgsz, half=opt.half)
+            for ident, file in zip(unique_ids(files), files, strict=True)
+        ]
+        service = Service(models, limits_of(opt), max_batch=opt.max_batch)
+        serve(service, listener, allowed_hosts=allowed_hosts(opt))
+
+
+def serve(service: Service, listener: socket.socket, *, allowed_hosts: list[str] | None) -> None:
+    """Answers on the socket until a signal comes."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    guard = Guard(create_app(service), allowed_hosts=allowed_hosts)
+    config = uvicorn.Config(
+        guard,
+        http=Connection,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=int(service.limits.seconds) + 1,
+    )
+    host, port = listener.getsockname()[:2]
+    for model in service.models.values():
+        LOGGER.info(f"{model.id}: {model.file}, {len(model.names)} classes, {'x'.join(map(str, model.imgsz))} pixels")
+    LOGGER.info(f"Serving on http://{f'[{host}]' if ':' in host else host}:{port} until Ctrl+C")
+    Server(config, service).run(sockets=[listener])
+    LOGGER.info("Stopped: all that was asked is answered")
+
+
+def limits_of(opt: Namespace) -> Limits:
+    """The limits that the options name."""
+    return Limits(
+        pictures=opt.max_pictures,
+        bytes=int(opt.max_mb * 2**20),
+        pixels=int(opt.max_megapixels * 1e6),
+        queue=opt.max_queue,
+        seconds=opt.timeout,
+    )
+
+
+def allowed_hosts(opt: Namespace) -> list[str] | None:
+    """The names that requests may be sent to; None for any. Warns of an address that others can reach."""
+    if opt.host in LOOPBACK:
+        return [*LOOPBACK, *opt.allowed_hosts]
+    LOGGER.warning(f"--host {opt.host}: whoever reaches this machine can use the service, which asks for no password")
+    return list(opt.allowed_hosts) or None
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket on the address; port 0 for a free one. Raises InputError where there is none."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=CONNECTIONS)
+    except OSError as error:
+        told = error.strerror or str(error)
+        raise InputError(f"--host {host} --port {port}: an address to listen on was expected, got: {told}") from error

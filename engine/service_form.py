@@ -1,0 +1,154 @@
+"""Reads multipart/form-data as it arrives: pictures and fields, in memory alone. Not for what is in them:
+engine/service_pictures.py, engine/service_options.py.
+
+Frameworks write large uploads into temporary files, and count them once they are there. Here nothing is written, and a
+body that is too large is refused at its first byte too many, whatever its Content-Length claims.
+"""
+
+from collections.abc import AsyncIterable, Callable
+from dataclasses import dataclass, field
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from engine.service_limits import Limits, ServiceError, Share
+
+PICTURES = "pictures"  # the field's name
+MAX_FIELDS, MAX_FIELD_BYTES = 16, 10_000
+MAX_NAME = 100  # characters of a file name that is echoed
+
+
+@dataclass
+class Upload:
+    """One file: its sanitised name, for messages alone, and its content."""
+
+    name: str
+    content: bytearray = field(default_factory=bytearray)
+
+
+@dataclass
+class Form:
+    """The pictures in their order, and the other fields by name."""
+
+    pictures: list[Upload] = field(default_factory=list)
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+async def read_form(content_type: str, chunks: AsyncIterable[bytes], limits: Limits, share: Share) -> Form:
+    """The form of a body that arrives in chunks. Raises ServiceError: 415 for another kind of body, 400 for a broken
+    one, 413 for more bytes or pictures than the limits allow, 422 for fields that are not clear, 503 without memory."""
+    reader = _FormReader(_boundary(content_type), limits)
+    async for chunk in chunks:
+        share.add(len(chunk))
+        if share.bytes > limits.bytes:
+            raise ServiceError(413, f"at most {limits.bytes} bytes a request were expected, got more")
+        reader.feed(chunk)
+    return reader.result()
+
+
+def safe_name(name: str, number: int) -> str:
+    """What a client calls a file as a short printable name without folders; picture1, ... where nothing is left."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return "".join(c for c in last if c.isprintable()).strip(" .")[:MAX_NAME] or f"picture{number}"
+
+
+def _boundary(content_type: str) -> bytes:
+    kind, parameters = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        raise ServiceError(415, f"a body of multipart/form-data was expected, got {_told(content_type) or 'none'}")
+    if not parameters.get(b"boundary"):
+        raise ServiceError(400, "multipart/form-data with a boundary was expected, got none")
+    return parameters[b"boundary"]
+
+
+class _FormReader:
+    """Puts the pieces together that the parser of multipart messages calls out."""
+
+    def __init__(self, boundary: bytes, limits: Limits) -> None:
+        self.limits, self.form, self.ended = limits, Form(), False
+        self._raw_fields: dict[str, bytearray] = {}
+        self._header_name, self._header_value = bytearray(), bytearray()
+        self._disposition = b""
+        self._take: Callable[[bytes], None] = lambda _: None
+        calls = {
+            "on_part_begin": self._begin_part,
+            "on_header_field": lambda data, start, end: self._header_name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._header_value.extend(data[start:end]),
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._begin_content,
+            "on_part_data": lambda data, start, end: self._take(data[start:end]),
+            "on_end": self._end,
+        }
+        try:
+            self._parser = MultipartParser(boundary, calls)
+        except FormParserError as error:
+            raise _broken(str(error)) from error
+
+    def feed(self, chunk: bytes) -> None:
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise _broken(str(error)) from error
+
+    def result(self) -> Form:
+        if not self.ended:
+            raise _broken("it ends before its last boundary")
+        if not self.form.pictures:
+            raise ServiceError(422, f"at least one file in the field {PICTURES!r} was expected, got none")
+        for name, value in self._raw_fields.items():
+            try:
+                self.form.fields[name] = value.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ServiceError(400, f"{name}: text in UTF-8 was expected, got other bytes") from error
+        return self.form
+
+    def _begin_part(self) -> None:
+        self._disposition = b""
+
+    def _end_header(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = bytes(self._header_value)
+        self._header_name.clear()
+        self._header_value.clear()
+
+    def _begin_content(self) -> None:
+        kind, parameters = parse_options_header(self._disposition)
+        name = parameters.get(b"name", b"").decode("utf-8", "replace")
+        if kind != b"form-data" or not name:
+            raise _broken("a part of it has no name")
+        filename = parameters.get(b"filename", b"").decode("utf-8", "replace")
+        self._take = self._new_picture(filename) if name == PICTURES else self._new_field(name)
+
+    def _new_picture(self, filename: str) -> Callable[[bytes], None]:
+        number = len(self.form.pictures) + 1
+        if number > self.limits.pictures:
+            raise ServiceError(413, f"at most {self.limits.pictures} pictures a request were expected, got more")
+        upload = Upload(safe_name(filename, number))
+        self.form.pictures.append(upload)
+        return upload.content.extend
+
+    def _new_field(self, name: str) -> Callable[[bytes], None]:
+        if name in self._raw_fields:
+            raise ServiceError(422, f"{_told(name)}: one value was expected, got several")
+        if len(self._raw_fields) == MAX_FIELDS:
+            raise ServiceError(413, f"at most {MAX_FIELDS} fields were expected, got more")
+        value = self._raw_fields[name] = bytearray()
+
+        def take(data: bytes) -> None:
+            value.extend(data)
+            if len(value) > MAX_FIELD_BYTES:
+                raise ServiceError(413, f"{_told(name)}: at most {MAX_FIELD_BYTES} bytes were expected, got more")
+
+        return take
+
+    def _end(self) -> None:
+        self.ended = True
+
+
+def _broken(told: str) -> ServiceError:
+    return ServiceError(400, f"a whole body of multipart/form-data was expected, got a broken one: {_told(told)}")
+
+
+def _told(text: str) -> str:
+    """Foreign text as part of a sentence."""
+    return "".join(c for c in text if c.isprintable())[:MAX_NAME]
