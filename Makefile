@@ -1,13 +1,15 @@
 # make demo   install, train a dynamic YOLOv5 on handwritten digits, validate it, draw its detections
 # make bench  measure training, loader, detection and start-up (docs/speed.md)
 # make test   install, lint, all tests            make test-fast   without the slow ones
+# make soak   load for a quarter of an hour, memory watched     make coverage   what the tests reach, with branches
+# make audit  looks up the tested versions in a database of known vulnerabilities (docs/reliability.md)
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 EXTRAS := $(addprefix requirements-,dev.txt coco.txt evolve.txt wandb.txt mlflow.txt screen.txt serve.txt \
 	export.txt coreml.txt ncnn.txt)
 
-.PHONY: demo test test-fast lint format bench clean
+.PHONY: demo test test-fast lint format bench soak coverage audit clean
 
 .venv/runtime: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -28,11 +30,11 @@ demo: .venv/runtime
 		$(DEMO)/val/val_batch0_pred.jpg $(DEMO)/val/confusion_matrix.png $(DEMO)/detect/*.jpg
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not openvino" --durations=15
+	$(BIN)/python -m pytest -q -n 2 -m "not openvino and not soak" --durations=15
 	$(BIN)/python -m pytest -q -n 2 -m openvino
 
 test-fast: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not openvino"
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not openvino and not soak"
 	$(BIN)/python -m pytest -q -n 2 -m "openvino and not slow"
 
 lint: .venv/dev
@@ -43,9 +45,25 @@ format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+soak: .venv/dev
+	$(BIN)/python -m pytest -q -n 0 -s -m soak tests/soak
+
+coverage: .venv/dev
+	$(BIN)/python -m pytest -q -n 2 -m "not openvino and not soak" --cov --cov-report=
+	$(BIN)/python -m pytest -q -n 2 -m openvino --cov --cov-append --cov-report=
+	$(BIN)/python -m coverage report --fail-under=90
+
+.venv-audit/made: Makefile
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check "pip-audit>=2.10"
+	touch $@
+
+audit: .venv-audit/made
+	.venv-audit/bin/pip-audit --strict --disable-pip --no-deps -r docs/tested-versions.txt
+
 BENCHES := startup nms loader infer train_step train_epoch
 bench: .venv/runtime
 	set -e; for name in $(BENCHES); do echo; echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean:
-	rm -rf runs/demo .pytest_cache .ruff_cache
+	rm -rf runs/demo .pytest_cache .ruff_cache .coverage .coverage.*
