@@ -88,7 +88,7 @@ class AutoShape(nn.Module):
         times = [time_sync(network.device)]
         given = list(imgs) if isinstance(imgs, (list, tuple)) else [imgs]
         if not given:
-            raise InputError("expected an image or a list of them, got an empty list")
+            raise InputError("imgs: expected an image or a list of them, got an empty list")
         pictures, files = zip(*(as_picture(source, number) for number, source in enumerate(given)), strict=True)
         batch = self._fitted(pictures, size, network.device)
         times.append(time_sync(network.device))
@@ -134,7 +134,7 @@ def common_shape(sizes_hw: list[tuple[int, int]], size: int, stride: int) -> tup
     """The least (height, width) in multiples of the stride that holds each of the images once its longer side is `size`
     pixels. Raises InputError where size is less than 1."""
     if size < 1:
-        raise InputError(f"size must be at least 1 pixel, got {size}")
+        raise InputError(f"size: at least 1 pixel was expected, got {size}")
     scaled = [(side * size, max(hw) * stride) for hw in sizes_hw for side in hw]  # side * size / longest / stride
     strides = [-(-length // unit) for length, unit in scaled]  # whole numbers, as 640 / 1081 * 1081 may pass 640
     return max(strides[0::2]) * stride, max(strides[1::2]) * stride
@@ -147,7 +147,7 @@ def checked_batch(images: Tensor, stride: int) -> Tensor:
     )
     if not usable or not images.is_floating_point():
         raise InputError(
-            f"expected a tensor (B, 3, h, w) of values 0..1, h and w multiples of {stride}, "
+            f"imgs: expected a tensor (B, 3, h, w) of values 0..1, h and w multiples of {stride}, "
             f"got {images.dtype} {tuple(images.shape)}; arrays of 0..255 and any size go in as numpy or PIL"
         )
     return images

@@ -41,7 +41,7 @@ class attention2d(nn.Module):  # noqa: N801  (the published name)
     def set_temperature(self, value: float) -> None:
         """High = near-uniform attention, 1 = the plain softmax. Raises InputError for a value that is not positive."""
         if not value > 0:
-            raise InputError(f"the attention temperature must be positive, got {value}")
+            raise InputError(f"temperature: a positive number was expected, got {value}")
         self.temperature.fill_(value)
 
     def update_temperature(self) -> None:

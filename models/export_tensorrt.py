@@ -40,14 +40,16 @@ def _built(onnx: Path, options: ExportOptions) -> Any:
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx)):
-        raise InputError(f"TensorRT cannot read the network: {parser.get_error(0).desc()}")
+        raise InputError(f"--include engine: TensorRT cannot read the network: {parser.get_error(0).desc()}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace * 2**30))
     if options.dynamic:
         config.add_optimization_profile(_free_shape(builder, network, options))
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise InputError("TensorRT cannot build the network: --verbose shows why, --workspace gives it more memory")
+        raise InputError(
+            "--include engine: TensorRT cannot build the network: --verbose shows why, --workspace gives it more memory"
+        )
     return bytes(engine)
 
 

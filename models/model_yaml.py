@@ -1,5 +1,7 @@
 """Model YAMLs: finding, reading and checking them. Not for building the network: that is models/yolo.py."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,15 @@ LARGEST_MULTIPLE = 100
 MOST_ANCHORS = 100  # a level
 LONGEST_TOLD = 100  # characters of a value
 ANCHOR_SETS = ROOT / "models" / "hub" / "anchors.yaml"
+
+
+@contextmanager
+def naming(cfg: str | Path | dict[str, Any]) -> Iterator[None]:
+    """Puts the model YAML's name before an InputError from inside; whoever gave its content names its file."""
+    try:
+        yield
+    except InputError as error:
+        raise error if isinstance(cfg, dict) else InputError(f"{cfg}: {error}") from error
 
 
 def find_model_yaml(cfg: str | Path) -> Path:
@@ -151,5 +162,5 @@ def class_names(names: list[str] | dict[int, str] | None, nc: int) -> dict[int, 
         return {index: str(index) for index in range(nc)}
     named = dict(names) if isinstance(names, dict) else dict(enumerate(names))
     if len(named) != nc:
-        raise InputError(f"expected {nc} class names, got {len(named)}: {list(named.values())}")
+        raise InputError(f"names: expected {nc} class names, got {len(named)}: {list(named.values())}")
     return named

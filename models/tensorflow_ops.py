@@ -126,14 +126,14 @@ def _upsample_nearest2d(x: Value, size: Sequence[int] | None, scales: Sequence[f
 
 def _adaptive_avg_pool2d(x: Value, size: Sequence[int]) -> Value:
     if _pair(size) != [1, 1]:
-        raise InputError(f"an average over the whole image is known in TensorFlow, not one of size {size}")
+        raise InputError(f"--include of TensorFlow: an average over the whole image is known, got size {size}")
     return Value(tf.reduce_mean(last(x), (1, 2), keepdims=True), True)
 
 
 def _pad(x: Value, sides: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
     """sides: left, right, top, bottom."""
     if len(sides) != 4 or mode != "constant":
-        raise InputError(f"padding of an image with a number is known in TensorFlow, not {mode} of {sides}")
+        raise InputError(f"--include of TensorFlow: padding of an image with a number is known, got {mode} of {sides}")
     left, right, top, bottom = sides
     amounts = ((0, 0), (top, bottom), (left, right), (0, 0))
     return Value(tf.pad(last(x), amounts, constant_values=value or 0.0), True)

@@ -39,7 +39,7 @@ from models.common import (
     MixConv2d,
     Sum,
 )
-from models.model_yaml import class_names, completed
+from models.model_yaml import class_names, completed, naming
 from utils.anchors import decode, in_stride_order, make_grid
 from utils.errors import InputError
 
@@ -300,9 +300,9 @@ class DetectionModel(nn.Module):
         super().__init__()
         self.yaml = completed(cfg, ch, nc, anchors)
         self.names = class_names(names, self.yaml["nc"])
-        with limited_parameters():
+        with naming(cfg), limited_parameters():
             self.model, self.save, self.rows = parse_model(self.yaml, self.yaml["ch"])
-        self.detect.set_strides(self._probe_strides())
+            self.detect.set_strides(self._probe_strides())
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps, module.momentum = 1e-3, 0.03

@@ -107,7 +107,7 @@ class CocoResults:
         """COCO's score of the gathered rows on the gathered images; its table of twelve numbers goes to the log.
         Raises InputError where there are no annotations, or faster-coco-eval is not installed."""
         if self.annotations is None:
-            raise InputError("COCO's score needs annotations: annotations/instances_<split>*.json in the data's path")
+            raise InputError("--save-json: COCO's score needs annotations/instances_<split>*.json in the data's path")
         return evaluate_rows(self.rows, self.images, self.annotations)
 
 
@@ -117,8 +117,8 @@ def evaluate_rows(rows: list[dict[str, Any]], images: Iterable[int | str], annot
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
         raise InputError(
-            "COCO evaluation needs the package faster-coco-eval: pip install faster-coco-eval. The results file is "
-            "written, and everything but COCO's own score works without it."
+            "--save-json: COCO's score needs the package faster-coco-eval: pip install faster-coco-eval. The results "
+            "file is written, and everything but COCO's own score works without it."
         ) from error
     if not rows:
         return CocoScore(0.0, 0.0)

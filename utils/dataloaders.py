@@ -140,7 +140,7 @@ class EpochSampler(Sampler[int]):
         """
         if self.dataset.rect:
             raise InputError(
-                "expected image weights or rectangular batches, got both: each orders the pictures its way"
+                "--image-weights and --rect: expected one of them, got both: each orders the pictures its way"
             )
         self.dataset.chances.set(weights)
 

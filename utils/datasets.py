@@ -116,7 +116,7 @@ class DetectionDataset(Dataset):
         if augment and hyp is None:
             raise ValueError("augmentation needs hyperparameters, got hyp=None")
         if cache not in IMAGE_STORES:
-            raise InputError(f"expected cache as one of {list(IMAGE_STORES)}, got {cache!r}")
+            raise InputError(f"--cache: expected one of {list(IMAGE_STORES)}, got {cache!r}")
         self.index, self.imgsz, self.hyp, self.augment, self.seed = index, imgsz, hyp, augment, seed
         self.batch_size, self.mosaic_until = batch_size, mosaic_until
         self.order, self.batch_hw = np.arange(len(index)), None

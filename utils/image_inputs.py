@@ -46,10 +46,12 @@ def as_picture(source: Any, number: int = 0) -> Picture:
         return _from_web(str(source)) if str(source).lower().startswith(WEB) else _from_file(Path(source))
     if isinstance(source, Image.Image):
         named = getattr(source, "filename", "") or f"image{number}"
-        return Picture(_rgb_bytes(_pil_array(ImageOps.exif_transpose(source))), _jpg(named))
+        return Picture(_rgb_bytes(_pil_array(ImageOps.exif_transpose(source)), str(named)), _jpg(named))
     if isinstance(source, np.ndarray):
-        return Picture(_rgb_bytes(source), f"image{number}.jpg")
-    raise InputError(f"expected an image as path, address, PIL image or numpy array, got {type(source).__name__}")
+        return Picture(_rgb_bytes(source, f"image{number}"), f"image{number}.jpg")
+    raise InputError(
+        f"image{number}: expected a path, address, PIL image or array, got {type(source).__name__}"
+    )
 
 
 def _from_file(path: Path) -> Picture:
@@ -76,20 +78,20 @@ def _pil_array(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _rgb_bytes(array: np.ndarray) -> np.ndarray:
-    """An array as `as_picture` takes it -> contiguous RGB uint8 (h, w, 3)."""
+def _rgb_bytes(array: np.ndarray, name: str) -> np.ndarray:
+    """An array as `as_picture` takes it -> contiguous RGB uint8 (h, w, 3). name: of the picture, for messages."""
     given = array.shape
     if array.ndim == 2:
         array = array[..., None]
     elif array.ndim == 3 and given[2] not in CHANNELS and given[0] in CHANNELS:
         array = array.transpose(1, 2, 0)  # (c, h, w) -> (h, w, c)
     if array.ndim != 3 or array.shape[2] not in CHANNELS or not array.size:
-        raise InputError(f"expected an image (h, w), (h, w, c) or (c, h, w) with c of 1, 3 or 4, got {given}")
+        raise InputError(f"{name}: expected an image (h, w), (h, w, c) or (c, h, w) with c of 1, 3 or 4, got {given}")
     colours = array[..., :3] if array.shape[2] >= 3 else np.repeat(array, 3, axis=2)
-    return np.ascontiguousarray(_bytes(colours))
+    return np.ascontiguousarray(_bytes(colours, name))
 
 
-def _bytes(values: np.ndarray) -> np.ndarray:
+def _bytes(values: np.ndarray, name: str) -> np.ndarray:
     """Values 0..255, or 0..65535 where they are uint16, as uint8. Raises InputError for others."""
     if values.dtype == np.uint8:
         return values
@@ -98,10 +100,10 @@ def _bytes(values: np.ndarray) -> np.ndarray:
     if values.dtype == bool:
         return values.astype(np.uint8) * 255
     if values.dtype.kind not in "iuf":
-        raise InputError(f"expected an image of numbers, got {values.dtype}")
+        raise InputError(f"{name}: expected an image of numbers, got {values.dtype}")
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= 255):  # NaN is neither
-        raise InputError(f"expected an image of values 0..255, got {values.dtype} from {low:g} to {high:g}")
+        raise InputError(f"{name}: expected an image of values 0..255, got {values.dtype} from {low:g} to {high:g}")
     if values.dtype.kind == "f" and 0 < high <= 1:
-        raise InputError(f"expected an image of values 0..255, got {values.dtype} 0..1: multiply it by 255")
+        raise InputError(f"{name}: expected an image of values 0..255, got {values.dtype} 0..1: multiply it by 255")
     return values.round().astype(np.uint8)

@@ -106,7 +106,7 @@ def image_files(sources: str | Path | Iterable[str | Path]) -> list[str]:
     """
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
     if not listed:
-        raise InputError("expected at least one directory or list file of images, got none")
+        raise InputError("images: expected at least one directory or list file, got none")
     return sorted(name.replace("/", os.sep) for source in listed for name in _from_source(str(source)))
 
 

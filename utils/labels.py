@@ -302,7 +302,7 @@ def _check_classes(index: LabelIndex, nc: int) -> None:
 def _check_content(index: LabelIndex, images: Sequence[str], need_labels: bool) -> None:
     if not len(index):
         reasons = "; ".join(index.report.notes[:3])
-        raise InputError(f"expected usable images, got none among {len(images)} listed: {reasons}")
+        raise InputError(f"expected usable images, got none among the {len(images)} from {images[0]} on: {reasons}")
     if need_labels and not len(index.rows):
         raise InputError(
             f"expected labels to train on, got none for {len(images)} images; the first, {images[0]}, should have its "
@@ -329,7 +329,7 @@ def index_labels(
     Differs from v6.1: the cache holds plain arrays, no pickle, and is also stale when a file's time has changed.
     """
     if not images:
-        raise InputError("expected a list of images, got an empty one")
+        raise InputError("images: expected a list of their paths, got an empty one")
     key = fingerprint(images, prefix) if cache else ""
     index = _read_cache(cache, key) if cache else None
     if index is None:

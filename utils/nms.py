@@ -51,7 +51,7 @@ def non_max_suppression(
         if not 0 <= value <= 1:
             raise InputError(f"{name} must be in 0..1, got {value}")
     if pred.ndim != 3 or pred.shape[2] < 6:
-        raise InputError(f"predictions must be (batch, boxes, 5 + classes), got {tuple(pred.shape)}")
+        raise InputError(f"pred: (batch, boxes, 5 + classes) was expected, got {tuple(pred.shape)}")
     detections = []
     for image, rows in enumerate(pred):
         candidates = select_candidates(rows, conf_thres)

@@ -97,7 +97,7 @@ class ScreenSource(Source):
         try:
             shot = self._grabber.grab(self._area)
         except (ScreenShotError, AssertionError) as error:  # mss asserts that the display's server has answered
-            raise InputError(f"expected a picture of the screen, got: {error or 'no answer'}") from error
+            raise InputError(f"--source screen: expected a picture of it, got: {error or 'no answer'}") from error
         bgra = np.frombuffer(shot.raw, np.uint8).reshape(shot.height, shot.width, 4)
         return np.ascontiguousarray(bgra[..., :3])
 
