@@ -72,8 +72,8 @@ class Tally:
     def add(self, result: ImageResult) -> None:
         """Matches one image's detections with its labels."""
         self.correct.append(match_detections(result.detections, result.labels, IOU_THRESHOLDS))
-        self.scores.append(result.detections[:, 4:])
-        self.classes.append(result.labels[:, 0])
+        self.scores.append(result.detections[:, 4:].clone())  # a view would keep the boxes of all images
+        self.classes.append(result.labels[:, 0].clone())
         if self.confusion:
             self.confusion.update(result.detections, result.labels)
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from packaging.requirements import Requirement
 
-from benchmarks.tested_versions import FILE, ROOT, installed, required, requirements, files_of_make_test
+from benchmarks.tested_versions import FILE, ROOT, files_of_make_test, installed, required, requirements
 
 
 def listed() -> dict[str, str]:
