@@ -4,7 +4,7 @@
 # make soak   load for a quarter of an hour, memory watched     make coverage   what the tests reach, with branches
 # make audit  looks up the tested versions in a database of known vulnerabilities (docs/reliability.md)
 PYTHON ?= python3
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 DEMO := runs/demo
 EXTRAS := $(addprefix requirements-,dev.txt coco.txt evolve.txt wandb.txt mlflow.txt screen.txt serve.txt \
 	export.txt coreml.txt ncnn.txt)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from utils import __version__
 from utils.errors import InputError
 from utils.log import LOGGER
 
@@ -69,7 +70,7 @@ def _told(device: torch.device) -> torch.device:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         described = f"CUDA:{device.index} ({properties.name}, {properties.total_memory >> 20} MiB)"
-    LOGGER.info(f"YOLOv5 with dynamic convolution, torch {torch.__version__}, {described}")
+    LOGGER.info(f"YOLOv5 with dynamic convolution {__version__}, torch {torch.__version__}, {described}")
     return device
 
 
