@@ -14,14 +14,15 @@ from typing import Any, Generic, TypeVar
 
 from engine.service_limits import ServiceError
 
-Job, Answer = TypeVar("Job"), TypeVar("Answer")
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
 
 
 @dataclass
-class _Waiting(Generic[Job]):
+class _Waiting(Generic[Job, Answer]):
     job: Job
     key: Any
-    future: Future = field(default_factory=Future)
+    future: Future[Answer] = field(default_factory=Future)
     since: float = field(default_factory=time.perf_counter)
 
 
@@ -46,16 +47,16 @@ class Batcher(Generic[Job, Answer]):
         self._answer, self._key = answer, key
         self.max_batch, self.max_queue = max_batch, max_queue
         self.batches = self.jobs = 0  # run so far
-        self._queue: deque[_Waiting[Job]] = deque()
+        self._queue: deque[_Waiting[Job, Answer]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
-    def submit(self, jobs: Sequence[Job]) -> list[Future]:
+    def submit(self, jobs: Sequence[Job]) -> list[Future[Answer]]:
         """The future answer of each job; a cancelled one is left out. Raises ServiceError: 429 where not all of them
         have a place in the queue, 503 after close()."""
-        waiting = [_Waiting(job, self._key(job)) for job in jobs]
+        waiting: list[_Waiting[Job, Answer]] = [_Waiting(job, self._key(job)) for job in jobs]
         with self._changed:
             if self._closed:
                 raise ServiceError(503, "the service is stopping")
@@ -81,7 +82,7 @@ class Batcher(Generic[Job, Answer]):
                 self.jobs += len(running)
                 self._run_batch(running)
 
-    def _next_batch(self) -> list[_Waiting[Job]]:
+    def _next_batch(self) -> list[_Waiting[Job, Answer]]:
         """The job that has waited longest, with others of its key; none once closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closed)
@@ -93,7 +94,7 @@ class Batcher(Generic[Job, Answer]):
             self._queue = deque(item for item in self._queue if id(item) not in taken)
             return batch
 
-    def _run_batch(self, batch: list[_Waiting[Job]]) -> None:
+    def _run_batch(self, batch: list[_Waiting[Job, Answer]]) -> None:
         """Sets the answers, or the error. Where several jobs fail together, each gets a try alone, as one may be at
         fault, or all be too many for the memory."""
         now = time.perf_counter()

@@ -40,18 +40,22 @@ class Connection(H11Protocol):
     _patience: Any = None
 
     def connection_made(self, transport: Any) -> None:
+        """Begins to wait."""
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
+        """Passes it on; what is no request keeps nobody waiting any longer."""
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
+        """Begins to wait for the next request."""
         super().on_response_complete()
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Waits no longer."""
         self._forget()
         super().connection_lost(exc)
 

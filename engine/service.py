@@ -30,6 +30,10 @@ from utils.errors import InputError
 
 PAGE = Path(__file__).parent / "page"
 DECODERS = min(4, os.cpu_count() or 1)  # threads
+REFUSALS = {
+    404: "a path that /docs describes was expected, got another one",
+    405: "a method that /docs names for this path was expected, got another one",
+}
 ABOUT = "Pictures in, boxes out. Nothing of a picture is kept."
 
 
@@ -43,7 +47,7 @@ class Service:
 
     def __init__(self, models: Sequence[ServedModel], limits: Limits, *, max_batch: int) -> None:
         self.models, self.limits = {model.id: model for model in models}, limits
-        self.batchers = {
+        self.batchers: dict[str, Batcher[PictureJob, PictureAnswer]] = {
             model.id: Batcher(
                 model.answer, key=lambda job: job.fitted.shape, max_batch=max_batch, max_queue=limits.queue
             )
@@ -137,7 +141,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.add_exception_handler(ServiceError, lambda _, error: _problem(error.status, error.told))
     app.add_exception_handler(InputError, lambda _, error: _problem(400, str(error)))
-    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(HTTPException, lambda _, error: _http_problem(error))
     app.add_exception_handler(ClientDisconnect, lambda *_: _problem(400, "a whole body was expected, got a part"))
     app.add_exception_handler(Exception, lambda *_: _problem(500, "a fault of the service, which its log tells"))
     _add_routes(app, service)
@@ -222,9 +226,9 @@ def _problem(status: int, told: str, headers: dict[str, str] | None = None) -> J
     return JSONResponse({"error": told}, status, headers={**(headers or {}), **more, **ends})
 
 
-async def _http_problem(request: Request, error: HTTPException) -> JSONResponse:
+def _http_problem(error: HTTPException) -> JSONResponse:
     """What the framework refuses: paths and methods that there are not."""
-    told = f"{error.detail}: GET / tells what there is, and /docs how to ask" if error.status_code != 400 else "bad"
+    told = REFUSALS.get(error.status_code, str(error.detail))
     return _problem(error.status_code, told, dict(error.headers or {}))
 
 

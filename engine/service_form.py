@@ -7,11 +7,15 @@ body that is too large is refused at its first byte too many, whatever its Conte
 
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from engine.service_limits import Limits, ServiceError, Share
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 PICTURES = "pictures"  # the field's name
 MAX_FIELDS, MAX_FIELD_BYTES = 16, 10_000
@@ -70,7 +74,7 @@ class _FormReader:
         self._header_name, self._header_value = bytearray(), bytearray()
         self._disposition = b""
         self._take: Callable[[bytes], None] = lambda _: None
-        calls = {
+        calls: MultipartCallbacks = {
             "on_part_begin": self._begin_part,
             "on_header_field": lambda data, start, end: self._header_name.extend(data[start:end]),
             "on_header_value": lambda data, start, end: self._header_value.extend(data[start:end]),

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from utils.log import LOGGER
 
 Scope = MutableMapping[str, Any]
-Receive, Send = Callable[[], Awaitable[Scope]], Callable[[Scope], Awaitable[None]]
+Receive = Callable[[], Awaitable[Scope]]
+Send = Callable[[Scope], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

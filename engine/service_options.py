@@ -1,7 +1,8 @@
 """The fields of a detection request as values. Not for the options of serve.py: engine/server.py."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from engine.service_limits import ServiceError
 
@@ -30,7 +31,8 @@ def parse_fields(fields: Mapping[str, str]) -> DetectOptions:
         known = ", ".join(["pictures", *PARSERS])
         raise ServiceError(422, f"the fields {known} were expected, got {_told(unknown[0])}")
     given = {name: value.strip() for name, value in fields.items()}
-    return DetectOptions(**{name: PARSERS[name](name, value) for name, value in given.items() if value})
+    values: dict[str, Any] = {name: PARSERS[name](name, value) for name, value in given.items() if value}
+    return DetectOptions(**values)
 
 
 def _share(name: str, value: str) -> float:
@@ -64,7 +66,14 @@ def _text(_name: str, value: str) -> str:
     return value
 
 
-PARSERS = {"conf": _share, "iou": _share, "classes": _classes, "model": _text, "max_det": _count, "attention": _switch}
+PARSERS: dict[str, Callable[[str, str], Any]] = {
+    "conf": _share,
+    "iou": _share,
+    "classes": _classes,
+    "model": _text,
+    "max_det": _count,
+    "attention": _switch,
+}
 
 
 def _told(value: str) -> str:

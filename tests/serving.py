@@ -1,0 +1,94 @@
+"""A service in this process on the loopback interface, with tiny models, for tests that talk HTTP to it."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+CFG = {
+    "nc": 2,
+    "depth_multiple": 0.33,
+    "width_multiple": 0.125,
+    "anchors": [[10, 13, 16, 30, 33, 23], [30, 61, 62, 45, 59, 119]],
+    "backbone": [
+        [-1, 1, "Conv", [64, 6, 2, 2]],
+        [-1, 1, "Conv", [128, 3, 2]],
+        [-1, 1, "C3", [128]],
+        [-1, 1, "Conv", [256, 3, 2]],
+        [-1, 1, "Dynamic_conv2d", [256, 1, 1]],
+    ],
+    "head": [[-1, 1, "Conv", [256, 3, 2]], [[4, 5], 1, "Detect", ["nc", "anchors"]]],
+}
+STATIC_CFG = {**CFG, "backbone": [*CFG["backbone"][:4], [-1, 1, "Conv", [256, 1, 1]]]}
+SIDE = 64  # pixels that the models are served at
+SURE = {"conf": "0.001"}  # untrained models are sure of nothing
+
+
+def tiny_weights(file: Path, cfg: dict = CFG) -> Path:
+    """An untrained checkpoint with the classes square and bar."""
+    from models.weights import save_checkpoint
+    from models.yolo import DetectionModel
+
+    torch.manual_seed(0)
+    save_checkpoint(file, model=DetectionModel(cfg, names=["square", "bar"]))
+    return file
+
+
+def picture(suffix: str = ".png", size_wh: tuple[int, int] = (48, 32), seed: int = 0) -> bytes:
+    """A file of noise."""
+    width, height = size_wh
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return cv2.imencode(suffix, noise)[1].tobytes()
+
+
+def made_service(files: list[Path], *, max_batch: int = 16, **limits: float):
+    """The service of some weights."""
+    from engine.served_model import ServedModel, unique_ids
+    from engine.service import Service
+    from engine.service_limits import Limits
+
+    device = torch.device("cpu")
+    models = [
+        ServedModel(ident, file, device, imgsz=[SIDE], half=False)
+        for ident, file in zip(unique_ids(files), files, strict=True)
+    ]
+    return Service(models, Limits(**limits), max_batch=max_batch)
+
+
+@contextmanager
+def running(service, allowed_hosts: tuple[str, ...] | None = ("127.0.0.1", "localhost", "::1")) -> Iterator[str]:
+    """The address of the service, which runs in a thread until the end of the block."""
+    from engine import server
+
+    listener = server.listening("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    thread = threading.Thread(target=server.serve, args=(service, listener), kwargs={"allowed_hosts": allowed_hosts})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        service.stopping = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def raw(address: str, request: bytes, *, rest: bytes = b"", seconds: float = 20) -> tuple[int, bytes]:
+    """Sends bytes, then what is left of them, and reads until the other side ends: status (0 where it said nothing) and
+    all that came."""
+    host, port = address.removeprefix("http://").split(":")
+    came = b""
+    with closing(socket.create_connection((host, int(port)), timeout=seconds)) as connection:
+        try:
+            connection.sendall(request)
+            connection.sendall(rest)
+            while chunk := connection.recv(65536):
+                came += chunk
+        except ConnectionError:
+            pass  # closed while we were sending: what came so far counts
+    status = came[9:12] if came.startswith(b"HTTP/1.1 ") else b"0"
+    return int(status), came
