@@ -32,6 +32,7 @@ from models.weights import inference_model, read_checkpoint
 from models.yolo import DetectionModel
 from utils.data_config import DataConfig
 from utils.errors import InputError
+from utils.files import replace_synced
 from utils.log import LOGGER
 from utils.quiet import quiet
 from utils.torch_utils import select_device, to_channels_last_
@@ -88,8 +89,9 @@ def run(opt: Namespace) -> list[Exported]:
             exported.append(exported_and_proven(row, job))
     finally:
         report(exported, job)
-    if faults := [f"{made.file}: {'; '.join(made.proof.faults)}" for made in exported if is_rejected(made)]:
-        raise InputError(f"not what PyTorch finds: {', '.join(faults)}")
+    faults = [(made.file, "; ".join(made.proof.faults)) for made in exported if made.proof and made.proof.faults]
+    if faults:
+        raise InputError(f"not what PyTorch finds: {', '.join(f'{file}: {told}' for file, told in faults)}")
     return exported
 
 
@@ -216,7 +218,8 @@ def export_options(
     """What the formats' functions are told; facts: more for the files' metadata. Raises InputError where --int8 has no
     images."""
     stride = int(model.stride.max())
-    imgsz_hw = whole_strides(image_sides(opt.imgsz), stride)
+    height, width = whole_strides(image_sides(opt.imgsz), stride)
+    imgsz_hw = height, width
     nms = suppression(opt) if opt.nms else None
     metadata = Metadata(
         names=model.names,
@@ -270,7 +273,7 @@ def exported_and_proven(row: Format, job: Job) -> Exported:
 
 def options_for(row: Format, options: ExportOptions) -> ExportOptions:
     """The options without those that the format does not read, so that the file's metadata is true."""
-    unread = {name: False for name in ("half", "int8", "dynamic", "train") if name not in row.flags}
+    unread: dict[str, Any] = {name: False for name in ("half", "int8", "dynamic", "train") if name not in row.flags}
     if "nms" not in row.flags:
         unread["nms"] = None
     facts = {name: value for name, value in unread.items() if name in ("dynamic", "train", "nms")}
@@ -338,10 +341,10 @@ def folder_beside(stem: Path) -> Iterator[Path]:
 
 
 def put_in_place(file: Path, place: Path, folder: Path) -> None:
-    """Moves a file or folder to its place, in one step; what was there before goes."""
+    """Moves a file or folder to its place, in one step and whole; what was there before goes."""
     if place.is_dir():
         place.rename(folder / "before")
-    file.replace(place)
+    replace_synced(file, place)
 
 
 def proof_file(file: Path) -> Path:

@@ -1,14 +1,15 @@
 """The training loop: epochs of batches, each validated, recorded and saved. What it works on is built in
 training_setup.py, a batch is trained in training_epoch.py; pictures and logs are callbacks."""
 
-import shlex
 import signal
+import tempfile
 import time
 from argparse import Namespace
 from pathlib import Path
 
 from torch import Tensor
 
+from engine.faults import is_of_dead_worker, resume_command, saved_or_told, sentence_about, stripped_or_told
 from engine.interruption import StoppedBySignal
 from engine.training_epoch import mean_losses, trained_batches
 from engine.training_setup import prepare
@@ -16,9 +17,10 @@ from engine.training_state import TrainState
 from engine.validator import validate
 from models.common import dynamic_layers, set_temperature
 from models.runtime_torch import TorchBackend, load_torch
-from models.weights import save_checkpoint, strip_optimizer
+from models.weights import save_checkpoint
 from utils.callbacks import Callbacks
-from utils.distributed import any_rank, main_decides, process_group, rank, world_size
+from utils.distributed import any_rank, main_decides, process_group, rank
+from utils.errors import InputError
 from utils.log import LOGGER
 from utils.metrics import class_weights, fitness, image_weights
 from utils.optim import temperature_at
@@ -30,7 +32,7 @@ def train(opt: Namespace, callbacks: Callbacks | None = None) -> Metrics:
     train, those beside rank 0 return the metrics of the last epoch, and call none of the callbacks.
 
     Raises InputError before anything is written where the input cannot be used, StoppedBySignal (a
-    KeyboardInterrupt) after SIGINT or SIGTERM, when a checkpoint is saved.
+    KeyboardInterrupt) after SIGINT, SIGTERM or SIGHUP, when a checkpoint is saved.
     """
     with process_group():
         state = prepare(opt, callbacks or Callbacks())
@@ -38,27 +40,32 @@ def train(opt: Namespace, callbacks: Callbacks | None = None) -> Metrics:
             return run_to_the_end(state)
 
 
-def run_to_the_end(state: TrainState) -> Metrics:
+def run_to_the_end(state: TrainState) -> Metrics | None:
     """The training and its teardown, whatever ends it."""
     try:
         return train_and_finish(state)
-    except (KeyboardInterrupt, RuntimeError) as error:
-        worker_died = "DataLoader worker" in str(error)  # of a signal of its own: nothing could be saved
-        if isinstance(error, RuntimeError) and not (worker_died and state.signals.received):
+    except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
+        worker_died = is_of_dead_worker(error)  # of a signal of its own: nothing could be saved
+        if isinstance(error, KeyboardInterrupt) or (worker_died and state.signals.received):
+            tell_of_interruption(state)
+            raise StoppedBySignal(state.signals.received or signal.SIGINT) from error
+        told = sentence_about(error, state)
+        if told is None:
             raise
-        tell_of_interruption(state)
-        raise StoppedBySignal(state.signals.received or signal.SIGINT) from error
+        raise InputError(told) from error
     finally:
         state.callbacks.run("teardown")
 
 
-def train_and_finish(state: TrainState) -> Metrics:
+def train_and_finish(state: TrainState) -> Metrics | None:
     """All epochs that are left and what follows them."""
     state.callbacks.register("on_val_batch_end", lambda **_: end_validation_as_asked(state))
     state.callbacks.run("on_train_start")
-    started = time.time()
+    started = time.monotonic()  # the clock may be set in between
     done = train_epochs(state)
-    LOGGER.info(f"\n{done} epochs completed in {(time.time() - started) / 3600:.3f} hours.")
+    if not state.is_saved:
+        keep_unsaved(state)
+    LOGGER.info(f"\n{done} epochs completed in {(time.monotonic() - started) / 3600:.3f} hours.")
     return finish(state) if rank() == 0 else state.metrics
 
 
@@ -109,8 +116,7 @@ def tell_of_interruption(state: TrainState) -> None:
     if state.resumable is None:
         LOGGER.info(f"\nNothing was saved yet in {state.run_dir}: there is nothing to go on with.")
         return
-    several = f"-m torch.distributed.run --nproc_per_node {world_size()} ".split() if world_size() > 1 else []
-    command = shlex.join(["python", *several, "train.py", "--resume", str(state.resumable)])
+    command = resume_command(state.resumable)
     LOGGER.info(f"\nWhat was trained until the last save is in {state.resumable}; to go on: {command}")
 
 
@@ -179,31 +185,64 @@ def save(state: TrainState) -> None:
     names = ["best.pt"] * state.is_best
     if period > 0 and done % period == 0:
         names.append(f"epoch{done}.pt")
-    write_checkpoints(state, [*names, "last.pt"])
-    state.has_best = state.has_best or state.is_best
-    state.callbacks.run("on_model_save", epoch=done - 1, file=state.resumable, best=state.is_best)
+    names.append("last.pt")
+    written = write_checkpoints(state, names)
+    if state.is_best and written:
+        state.has_best, state.saved_fitness = True, state.progress.best_fitness
+    elif state.is_best:  # what is not in best.pt must not keep a lesser epoch from being in it
+        state.progress.best_fitness = state.saved_fitness
+    if written == len(names):
+        state.callbacks.run("on_model_save", epoch=done - 1, file=state.resumable, best=state.is_best)
 
 
-def write_checkpoints(state: TrainState, names: list[str]) -> None:
-    """Writes the state as it is now into files of the run's weights/, on rank 0; every rank must call it."""
+def write_checkpoints(state: TrainState, names: list[str]) -> int:
+    """Writes the state as it is now into files of the run's weights/, on rank 0; every rank must call it. Returns how
+    many were written, in their order. One that cannot be (a full disk, ...) is told, as are those behind it by their
+    absence; the files that are there stay whole, and the training goes on."""
     weights, snapshot = state.run_dir / "weights", state.snapshot()
 
+    def write() -> int:
+        for number, name in enumerate(names):
+            if not saved_or_told(weights / name, snapshot, kept=state.resumable):
+                return number
+        return len(names)
+
+    written = main_decides(write)
+    if written == len(names):
+        state.resumable, state.is_saved = weights / "last.pt", True
+    else:
+        state.is_saved = False
+    return written
+
+
+def keep_unsaved(state: TrainState) -> None:
+    """Where the last save of all failed: writes what is trained into the system's folder for temporary files and says
+    how to go on. Raises InputError, with which the run ends, as it isn't what was asked for."""
+
     def write() -> Path:
-        for name in names:
-            save_checkpoint(weights / name, **snapshot)
-        return weights / "last.pt"
+        place = Path(tempfile.mkdtemp(prefix=f"{state.run_dir.name}_")) / "last.pt"
+        save_checkpoint(place, **snapshot)
+        return place
 
-    state.resumable = main_decides(write)
+    snapshot, last = state.snapshot(), state.run_dir / "weights" / "last.pt"
+    place = main_decides(write)
+    finishing = f", and finish with: {resume_command(last)}" if state.has_best else ""
+    raise InputError(
+        f"the end of the training could not be saved in {last} (see above); it is in {place}. Free space and move it "
+        f"to {last}{finishing}"
+    )
 
 
-def finish(state: TrainState) -> Metrics:
+def finish(state: TrainState) -> Metrics | None:
     """Validates best.pt again with pictures and then strips it to float16 weights, which says that the run is complete;
     last.pt stays as it is, so that the run can be extended. Returns the metrics of best.pt.
 
     Differs from v6.1: it validates before it strips, so that a run which is stopped in between can be finished.
     """
     best = state.run_dir / "weights" / "best.pt"
-    if state.has_best:
+    if state.has_best and not best.is_file():
+        LOGGER.warning(f"{best} is gone, so it is not validated again; last.pt beside it is of the last epoch")
+    elif state.has_best:
         LOGGER.info(f"Validating {best} ...")
         state.metrics = validate(
             load_torch(best, state.device),
@@ -216,7 +255,7 @@ def finish(state: TrainState) -> Metrics:
             plots=not state.opt.noplots,
             verbose=True,
         )
-        strip_optimizer(best)
+        stripped_or_told(best)
     state.callbacks.run("on_train_end", save_dir=state.run_dir, metrics=state.metrics)
     LOGGER.info(f"Results saved to {state.run_dir}")
     return state.metrics

@@ -13,7 +13,6 @@ import torch
 import yaml
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from engine.inputs import whole_strides
 from engine.pictures import TrainingPictures
@@ -29,11 +28,11 @@ from utils.autoanchor import check_anchors, label_sizes
 from utils.autobatch import AUTO, auto_batch_size
 from utils.callbacks import Callbacks
 from utils.data_config import DataConfig, load_data_config
-from utils.dataloaders import create_dataloader
+from utils.dataloaders import Loader, create_dataloader
 from utils.distributed import local_rank, main_decides, main_first, rank, world_size
 from utils.ema import ModelEma
 from utils.errors import InputError
-from utils.files import increment_path
+from utils.files import atomic_write, increment_path
 from utils.hyp import OFF, Hyp, load_hyp, save_hyp
 from utils.log import LOGGER
 from utils.logged_run import LoggedRun
@@ -81,7 +80,7 @@ def prepare(opt: Namespace, callbacks: Callbacks) -> TrainState:
     if rank() > 0:
         torch.manual_seed(opt.seed + rank())
     if checkpoint:
-        state.restore(checkpoint)
+        restore(state, checkpoint)
     if rank() == 0:
         begin_run(state, resumed=checkpoint is not None)
     return state
@@ -134,7 +133,8 @@ def build_network(opt: Namespace, data: DataConfig, hyp: Hyp, checkpoint: Checkp
         return model
     start = read_checkpoint(opt.weights) if opt.weights else None
     anchors = round(hyp.anchors) if hyp.anchors else None
-    model = DetectionModel(opt.cfg or start.yaml, nc=data.nc, anchors=anchors, names=data.names)
+    described = start.yaml if start and not opt.cfg else opt.cfg
+    model = DetectionModel(described, nc=data.nc, anchors=anchors, names=data.names)
     log_summary(model, name=Path(opt.cfg or opt.weights).stem)
     if start:
         if hyp.kernel_noise != OFF:
@@ -144,7 +144,7 @@ def build_network(opt: Namespace, data: DataConfig, hyp: Hyp, checkpoint: Checkp
     return model
 
 
-def build_loaders(opt: Namespace, data: DataConfig, hyp: Hyp, stride: int) -> tuple[DataLoader, DataLoader | None]:
+def build_loaders(opt: Namespace, data: DataConfig, hyp: Hyp, stride: int) -> tuple[Loader, Loader | None]:
     """Loaders of the training and the validation pictures; validated is on rank 0 alone."""
     common = {"imgsz": opt.imgsz, "stride": stride, "nc": data.nc, "single_cls": opt.single_cls, "seed": opt.seed}
     train_loader = create_dataloader(
@@ -177,7 +177,7 @@ def build_loaders(opt: Namespace, data: DataConfig, hyp: Hyp, stride: int) -> tu
     return train_loader, val_loader
 
 
-def fit_anchors(model: DetectionModel, loader: DataLoader, hyp: Hyp, imgsz: int) -> None:
+def fit_anchors(model: DetectionModel, loader: Loader, hyp: Hyp, imgsz: int) -> None:
     """AutoAnchor: other anchors, in place, where those of the model fit the training labels badly."""
     index, detect = loader.dataset.index, model.detect
     wh = label_sizes(index.sizes_wh, index.rows, index.offsets, imgsz=imgsz)
@@ -213,7 +213,7 @@ def assemble(
     model: DetectionModel,
     *,
     half: torch.dtype | None,
-    loaders: tuple[DataLoader, DataLoader | None],
+    loaders: tuple[Loader, Loader | None],
     callbacks: Callbacks,
 ) -> TrainState:
     """The state of a training that has not begun. half: the 16-bit type to train in, None for float32."""
@@ -249,7 +249,7 @@ def assemble(
         ),
         stopper=EarlyStopping(opt.patience),
         train_loader=loaders[0],
-        val_loader=loaders[1],
+        val_loader=loaders[1],  # type: ignore[arg-type]  # None on ranks that do not validate
         callbacks=callbacks,
         progress=Progress(class_maps=np.zeros(data.nc)),
     )
@@ -274,16 +274,28 @@ def distributed(model: nn.Module) -> nn.Module:
         return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
+def restore(state: TrainState, checkpoint: Checkpoint) -> None:
+    """Puts the state of a stopped training back. Raises InputError where the checkpoint's parts don't fit its model."""
+    try:
+        state.restore(checkpoint)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"--resume: {checkpoint.file} is no checkpoint to go on with: {reason}") from error
+
+
 def begin_run(state: TrainState, *, resumed: bool) -> None:
-    """Makes the run directory with opt.yaml and hyp.yaml, and connects the loggers."""
+    """Makes the run directory with opt.yaml, hyp.yaml and the findings in the data, and connects the loggers."""
     (state.run_dir / "weights").mkdir(parents=True, exist_ok=True)
     options = {key: value for key, value in vars(state.opt).items() if key != "given"}
     state.opt.save_dir = options["save_dir"] = str(state.run_dir)
-    (state.run_dir / "opt.yaml").write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
+    with atomic_write(state.run_dir / "opt.yaml") as stream:
+        stream.write(yaml.safe_dump(options, sort_keys=False).encode())
     if not resumed:
         save_hyp(state.hyp, state.run_dir / "hyp.yaml")
     for remains in (state.run_dir / "weights").glob(".*.pt.*.tmp"):  # of a process that was killed while it wrote
         remains.unlink()
+    for split, loader in (("train", state.train_loader), ("val", state.val_loader)):
+        loader.dataset.index.write_findings(state.run_dir, split)
     run = LoggedRun(
         state.run_dir, options, asdict(state.hyp), state.data.names, first_epoch=state.progress.epoch, resumed=resumed
     )

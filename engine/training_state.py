@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from engine.interruption import StopSignals
 from models.weights import Checkpoint
 from models.yolo import DetectionModel
 from utils.callbacks import Callbacks
 from utils.data_config import DataConfig
+from utils.dataloaders import Loader
 from utils.distributed import gathered, rank, world_size
 from utils.ema import ModelEma
 from utils.hyp import Hyp
@@ -97,20 +97,22 @@ class TrainState:
     stride: int  # image sides are multiples of it
     model: DetectionModel
     forward: Callable[[Tensor], list[Tensor]]  # the model, wrapped where several processes train it
-    ema: ModelEma
+    ema: ModelEma[DetectionModel]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     loss_fn: DetectionLoss
     schedule: Warmup
     stopper: EarlyStopping
-    train_loader: DataLoader
-    val_loader: DataLoader
+    train_loader: Loader
+    val_loader: Loader  # on rank 0 alone
     callbacks: Callbacks
     progress: Progress
     signals: StopSignals = field(default_factory=StopSignals)
     temperature: float = 1.0
     resumable: Path | None = None  # the checkpoint that --resume would go on with
     is_best: bool = False
+    is_saved: bool = True  # whether the last attempt to save succeeded
+    saved_fitness: float = -1.0  # of best.pt
     has_best: bool = False  # whether best.pt is this run's: with --exist-ok an older one may lie there
     metrics: Metrics | None = None  # of the last validation
     clip_norm: float | None = CLIP_NORM
@@ -152,7 +154,7 @@ class TrainState:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Puts a stopped training's weights, optimizer, average, counters and random states back."""
-        saved: dict[str, Any] = checkpoint.training
+        saved: dict[str, Any] = checkpoint.training or {}
         self.model.load_state_dict(saved["model"])
         self.ema.ema.load_state_dict(checkpoint.state)
         self.ema.updates = saved["updates"]
@@ -166,5 +168,5 @@ class TrainState:
         self.stopper.best_fitness, self.stopper.best_epoch = saved["best_fitness"], saved["best_epoch"]
         if rank() < len(saved.get("random", ())):
             set_random_states(saved["random"][rank()])
-        self.resumable = checkpoint.file
+        self.resumable, self.saved_fitness = checkpoint.file, saved["best_fitness"]
         self.has_best = (checkpoint.file.parent / "best.pt").exists()

@@ -3,22 +3,23 @@ detector.py."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from models.backend import Backend
 from utils.boxes import scale_boxes, xywhn2xyxy
 from utils.callbacks import Callbacks
-from utils.dataloaders import Batch
+from utils.dataloaders import Batch, Loader
 from utils.loss import DetectionLoss
 from utils.nms import non_max_suppression
 from utils.plots import detections_as_targets, plot_images
 from utils.speed import StageTimers
+from utils.surviving import survives
 from utils.tally import COLUMNS, ImageResult, Metrics, Tally, report, table_row
 from utils.torch_utils import to_unit_float
 
@@ -49,7 +50,7 @@ class ValOptions:
 @torch.inference_mode()
 def validate(
     backend: Backend,
-    loader: DataLoader,
+    loader: Loader,
     *,
     names: Mapping[int, str],
     loss_fn: DetectionLoss | None = None,
@@ -66,30 +67,31 @@ def validate(
         callbacks: on_val_image_end gets `result`, an ImageResult.
         options: the fields of ValOptions, by name.
     """
-    options, callbacks = ValOptions(**options), callbacks or Callbacks()
+    opt, callbacks = ValOptions(**options), callbacks or Callbacks()
     timers = StageTimers(backend.device)
-    tally, loss = Tally(len(names), pictures=options.plots), torch.zeros(3)
+    tally, loss = Tally(len(names), pictures=opt.plots), torch.zeros(3)
     callbacks.run("on_val_start")
     for number, batch in enumerate(progress(loader)):
         callbacks.run("on_val_batch_start")
         with timers.preprocess:
             images = to_unit_float(batch.images, backend.device)
         with timers.inference:
-            decoded, raw = backend.with_raw(images) if loss_fn else (backend(images), ())
+            decoded, raw = backend.with_raw(images) if loss_fn else (backend(images), [])
         if loss_fn:
             loss += loss_fn(raw, batch.targets.to(backend.device))[1].cpu()
         with timers.nms:
-            detections = suppress(decoded, options, known_objects(batch) if options.save_hybrid else ())
+            detections = suppress(decoded, opt, known_objects(batch) if opt.save_hybrid else ())
         for result in image_results(batch, detections):
             tally.add(result)
             callbacks.run("on_val_image_end", result=result)
-        if options.plots and number < PICTURED_BATCHES:
-            draw_batch(batch, detections, options.save_dir / f"val_batch{number}", names=names)
+        if opt.plots and opt.save_dir and number < PICTURED_BATCHES:
+            stem = opt.save_dir / f"val_batch{number}"
+            survives(f"{stem.name}_*.jpg", partial(draw_batch, batch, detections, stem, names=names))
         callbacks.run("on_val_batch_end")
     metrics = tally.metrics(names, loss=loss / max(len(loader), 1), timers=timers)
-    report(metrics, verbose=options.verbose)
-    if options.plots:
-        tally.draw(options.save_dir, names)
+    report(metrics, verbose=opt.verbose)
+    if opt.plots and opt.save_dir:
+        survives("The validation's curves", partial(tally.draw, opt.save_dir, names))
     callbacks.run("on_val_end", metrics=metrics)
     return metrics
 
@@ -120,23 +122,25 @@ def suppress(decoded: Tensor, options: ValOptions, labels: Sequence[Tensor] = ()
 
 def image_results(batch: Batch, detections: list[Tensor]) -> Iterator[ImageResult]:
     """Detections and labels of each image of a batch, taken from the letterboxed input back to the image file."""
-    input_hw = tuple(batch.images.shape[2:])
+    input_hw = batch.images.shape[2], batch.images.shape[3]
     targets = batch.targets.cpu()
-    for image, (path, (size_hw, ratio_pad)) in enumerate(zip(batch.paths, batch.shapes, strict=True)):
-        letterbox = {"from_hw": input_hw, "to_hw": size_hw, "ratio_pad": ratio_pad}
+    for image, (path, shapes) in enumerate(zip(batch.paths, batch.shapes, strict=True)):
+        assert shapes, "augmented images have no way back"
+        size_hw, ratio_pad = shapes
+        in_file = partial(scale_boxes, from_hw=input_hw, to_hw=size_hw, ratio_pad=ratio_pad)
         found, known = detections[image].cpu(), targets[targets[:, 0] == image, 1:]
-        found = torch.cat((scale_boxes(found[:, :4], **letterbox), found[:, 4:]), 1)
-        known = torch.cat((known[:, :1], scale_boxes(xywhn2xyxy(known[:, 1:], input_hw), **letterbox)), 1)
-        yield ImageResult(path, tuple(size_hw), found, known)
+        found = torch.cat((in_file(found[:, :4]), found[:, 4:]), 1)
+        known = torch.cat((known[:, :1], in_file(xywhn2xyxy(known[:, 1:], input_hw))), 1)
+        yield ImageResult(path, size_hw, found, known)
 
 
 def draw_batch(batch: Batch, detections: list[Tensor], stem: Path, *, names: Mapping[int, str]) -> None:
     """Writes <stem>_labels.jpg and <stem>_pred.jpg: a batch with its labels, and with what was detected."""
-    found = detections_as_targets(detections, tuple(batch.images.shape[2:]))
+    found = detections_as_targets(detections, (batch.images.shape[2], batch.images.shape[3]))
     for kind, targets in (("labels", batch.targets), ("pred", found)):
         plot_images(batch.images, targets, batch.paths, file=f"{stem}_{kind}.jpg", names=names)
 
 
-def progress(loader: DataLoader) -> tqdm:
+def progress(loader: Loader) -> "tqdm[Batch]":
     """The loader with a bar behind the heads of the columns that report() fills."""
     return tqdm(loader, desc=table_row(*COLUMNS), bar_format="{l_bar}{bar:10}{r_bar}", mininterval=0.5)

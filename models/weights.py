@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -141,7 +141,7 @@ def save_checkpoint(
     path: str | Path,
     *,
     model: DetectionModel,
-    ema: ModelEma | None = None,
+    ema: ModelEma[DetectionModel] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     epoch: int = -1,
     best_fitness: float | None = None,
@@ -195,17 +195,49 @@ def renew_checkpoint(path: str | Path) -> None:
     model = build_model(checkpoint)
     backup = file.with_name(f"{file.name}.bak")
     if not backup.exists():
-        shutil.copyfile(file, backup)
+        with open(file, "rb") as original, atomic_write(backup) as copy:
+            shutil.copyfileobj(original, copy)
     save_checkpoint(file, model=model)
     strip_optimizer(file)
     LOGGER.info(f"{file} is now a checkpoint of this project; what it was is in {backup}")
 
 
-def _write(path: str | Path, yaml: dict, names: dict, state: dict, info: dict, training: dict | None) -> None:
+def _write(
+    path: str | Path,
+    yaml: dict[str, Any],
+    names: dict[int, str],
+    state: dict[str, Any],
+    info: dict[str, Any],
+    training: dict[str, Any] | None,
+) -> None:
     content = {"format": FORMAT, "version": VERSION, "yaml": yaml, "names": names}
     content.update(state=state, info=info, training=training)
     with atomic_write(path) as file:
-        torch.save(_plain(content), file)
+        stream = _Remembering(file)
+        try:
+            torch.save(_plain(content), stream)  # type: ignore[arg-type]  # torch writes and flushes, no more
+        except RuntimeError as error:  # torch's writer, at the first byte after a write that failed
+            raise stream.failure or error from error
+
+
+class _Remembering:
+    """A file to write to that remembers why a write failed (no space, ...), of which torch's writer says nothing."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        """As the file's."""
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        """As the file's."""
+        self._file.flush()
 
 
 def _read_ours(file: Path, content: Mapping[str, Any]) -> Checkpoint:
@@ -272,7 +304,7 @@ def _tensor(value: Any, name: str) -> Tensor:
     return value.detach()
 
 
-def _names_by_index(names: list | dict, nc: int | None) -> dict[int, str]:
+def _names_by_index(names: list[Any] | dict[Any, Any], nc: int | None) -> dict[int, str]:
     """v6.1 keeps a list, v6.2 and later a dict; a class without a name is called class<i>."""
     if nc is not None and not 1 <= nc <= MOST_CLASSES:
         raise ValueError(f"nc is {nc}")

@@ -23,7 +23,8 @@ OUTSIDE = ("tests/", "benchmarks/")  # not bound by the law of floors
 # place here, one floor above the highest file that it imports.
 BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
-    "utils/bootstrap utils/memory utils/unrolled utils/frames utils/captures utils/silence engine/interruption "
+    "utils/bootstrap utils/memory utils/unrolled utils/frames utils/captures utils/silence utils/findings "
+    "engine/interruption "
     "engine/service_limits engine/service_docs",
     1: "utils/callbacks utils/distributed utils/files utils/torch_utils utils/label_files utils/video "
     "utils/surviving utils/fonts utils/class_names utils/extras utils/quiet models/backend models/onnx_metadata "
@@ -59,7 +60,8 @@ BUILDING = {
     "engine/export_images models/runtime_torch models/runtime_torchscript models/runtime_openvino "
     "engine/training_options utils/compare_plots",
     9: "models/backends models/autoshape models/export_formats engine/training_state",
-    10: "models/loading engine/served_model engine/validation engine/predictor engine/training_setup engine/training_epoch",
+    10: "models/loading engine/served_model engine/validation engine/predictor engine/training_setup "
+    "engine/training_epoch engine/faults",
     11: "engine/comparer engine/detector engine/size_study engine/trainer engine/service",
     12: "engine/evolver engine/attention_freezer engine/export_proof engine/server",
     13: "engine/exporter",

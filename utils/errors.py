@@ -6,6 +6,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+NO_MEMORY = (  # torch on GPUs; on CPUs (Linux, macOS; Windows); OpenCV; a process that cannot be started
+    "out of memory", "can't allocate memory", "not enough memory", "Insufficient memory", "Cannot allocate memory",
+)  # fmt: skip
+
 
 class InputError(ValueError):
     """What the user gave cannot be used. The message tells what was expected, what was got and where it stands."""
@@ -19,8 +23,34 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except (InputError, OSError) as error:
-        print("Error:", *(line.strip() for line in str(error).splitlines()), file=sys.stderr)  # YAML's have several
-        sys.exit(1)
+        _end(_from_worker(str(error)))
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            _end(f"out of memory: try a smaller --imgsz, --batch-size or model ({type(error).__name__}: {error})")
+        if is_of_dead_worker(error):
+            _end(f"a loader process was ended from outside, most likely for want of memory: try --workers 0 ({error})")
+        raise
     except KeyboardInterrupt as interruption:
         print("Interrupted.", file=sys.stderr)
         sys.exit(128 + getattr(interruption, "signum", signal.SIGINT))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was asked for that the system or the GPU did not give; of torch, numpy, OpenCV or Python."""
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in NO_MEMORY)
+
+
+def is_of_dead_worker(error: BaseException) -> bool:
+    """Whether torch says that one of its loader's processes has gone."""
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+
+
+def _end(message: str) -> None:
+    print("Error:", *(line.strip() for line in message.splitlines()), file=sys.stderr)  # YAML's have several
+    sys.exit(1)
+
+
+def _from_worker(message: str) -> str:
+    """The sentence of an InputError that torch passes on from a loader's process with its traceback; others as is."""
+    marker = f"{InputError.__module__}.{InputError.__name__}: "
+    return message.rpartition(marker)[2] if "Original Traceback" in message else message

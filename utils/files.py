@@ -40,7 +40,8 @@ def _next_numbered(path: Path) -> Path:
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file to write to, which becomes `path` at the end of the block, whole or not at all: a neighbouring
-    temporary file is flushed to the disk and renamed. On an exception the old file stays and the temporary one goes."""
+    temporary file is flushed to the disk and renamed. On an exception the old file stays and the temporary one goes.
+    An OSError (no space, ...) names the file."""
     target = Path(os.path.realpath(path))  # unlike resolve() it takes links in a circle, which are replaced
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -49,16 +50,36 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        _remove(temporary)
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(target)) from error  # a write that fails names no file
         raise
-    _sync_directory(target.parent)
+    except BaseException:
+        _remove(temporary)
+        raise
+    _sync(target.parent)
 
 
-def _sync_directory(directory: Path) -> None:
-    """Makes a rename survive a power cut. Where a system can't sync a directory, its file system decides."""
+def _remove(temporary: Path) -> None:
+    with contextlib.suppress(OSError):  # of a disk that can be read only: the first error is the one to tell
+        temporary.unlink(missing_ok=True)
+
+
+def replace_synced(source: Path, target: Path) -> None:
+    """Renames a file, or a folder to where none is, which is on the disk before it has its new name: after a power cut
+    there is the old or the new one, whole."""
+    for file in [source, *(source.rglob("*") if source.is_dir() else [])]:
+        _sync(file)
+    source.replace(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    """Makes what a file holds, or the names in a directory, survive a power cut. Where a system can't sync what is not
+    open for writing, its file system decides."""
     with contextlib.suppress(OSError):
-        handle = os.open(directory, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from utils.errors import InputError
+from utils.files import atomic_write
 from utils.log import LOGGER
 from utils.plain_yaml import read_yaml
 
@@ -123,7 +124,8 @@ def hyp_yaml(hyp: Hyp) -> str:
 
 def save_hyp(hyp: Hyp, path: str | Path) -> None:
     """Writes a YAML file that `load_hyp` reads back to an equal Hyp."""
-    Path(path).write_text(hyp_yaml(hyp), encoding="utf-8")
+    with atomic_write(path) as stream:
+        stream.write(hyp_yaml(hyp).encode())
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -150,7 +152,7 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
         raise InputError(f"{where}: missing hyperparameter{'s' * (len(missing) > 1)} {', '.join(missing)}")
 
 
-def _check_number(item: dataclasses.Field, value: Any, where: str) -> None:
+def _check_number(item: dataclasses.Field[Any], value: Any, where: str) -> None:
     """Raises InputError unless value is a finite number (a whole one for an int field) in the field's range, or OFF
     where the field can be turned off."""
     low, high, off = (item.metadata[key] for key in ("low", "high", "off"))

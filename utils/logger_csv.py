@@ -8,6 +8,7 @@ from typing import Any
 
 from utils.errors import InputError
 from utils.files import atomic_write
+from utils.log import LOGGER
 
 LOSSES = ("box_loss", "obj_loss", "cls_loss")
 COLUMNS = (
@@ -21,7 +22,7 @@ OPTIONAL = ("x/temperature",)  # only where a dynamic layer is in the model
 
 class CsvLogger:
     """Writes results.csv: one row an epoch. With `resume` it goes on in the file that is there: rows of epochs that are
-    trained again are replaced.
+    trained again are replaced. Rows that cannot be written, as on a full disk, are kept for the next epoch.
 
     Differs from v6.1: cells are not padded with spaces, and a resumed run leaves no row twice.
     """
@@ -30,31 +31,48 @@ class CsvLogger:
         self.file = Path(file)
         self._resume = resume
         self._header: list[str] | None = None
+        self._text = ""  # what should be in the file
+        self._is_whole = False  # whether it is
 
     def on_fit_epoch_end(self, epoch: int, values: Mapping[str, float], **_: Any) -> None:
         """Adds the epoch's row. The columns are those of COLUMNS and after them whatever else the first row has; a
         column that is missing then, or new later, is a ValueError."""
         if self._header is None:
-            self._begin(epoch, values)
+            self._header = self._begin(epoch, values)
         if unknown := set(values) - set(self._header):
             raise ValueError(f"expected the columns of the first row, got also {sorted(unknown)} for {self.file}")
         row = [str(epoch), *(format(float(values[name]), ".5g") if name in values else "" for name in self._header[1:])]
-        with open(self.file, "a", encoding="utf-8", newline="") as stream:
-            csv.writer(stream).writerow(row)
+        self._write(",".join(row) + "\r\n")
 
-    def _begin(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Writes the header and, on resume, the rows before this epoch."""
+    def _write(self, row: str) -> None:
+        """Adds the row; where the file is gone, or was not written whole the last time, it is made anew with all rows.
+        What cannot be written (a full disk, ...) is told."""
+        self._text += row
+        try:
+            if self._is_whole and self.file.exists():
+                with open(self.file, "ab") as stream:
+                    stream.write(row.encode())
+            else:
+                with atomic_write(self.file) as stream:
+                    stream.write(self._text.encode())
+            self._is_whole = True
+        except OSError as error:
+            self._is_whole = False
+            LOGGER.warning(f"{self.file} cannot be written now ({error}); its rows are kept for the next epoch")
+
+    def _begin(self, epoch: int, values: Mapping[str, float]) -> list[str]:
+        """Composes the header, which it returns, and on resume the rows before this epoch."""
         if missing := [name for name in COLUMNS if name not in values and name not in OPTIONAL]:
             raise ValueError(f"expected a value for each column of results.csv, got none for {missing}")
         known = [name for name in COLUMNS if name in values]
-        self._header = ["epoch", *known, *(name for name in values if name not in COLUMNS)]
+        header = ["epoch", *known, *(name for name in values if name not in COLUMNS)]
         kept = self._rows_before(epoch) if self._resume and self.file.exists() else []
         text = io.StringIO()
-        writer = csv.DictWriter(text, self._header, restval="", extrasaction="ignore")
+        writer = csv.DictWriter(text, header, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(kept)
-        with atomic_write(self.file) as stream:
-            stream.write(text.getvalue().encode())
+        self._text = text.getvalue()
+        return header
 
     def _rows_before(self, epoch: int) -> list[dict[str, str]]:
         """The rows of earlier epochs that are in the file; a last row that was cut off in writing is dropped."""

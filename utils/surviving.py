@@ -5,6 +5,7 @@ do."""
 from collections.abc import Callable
 from typing import Any
 
+from utils.errors import is_of_dead_worker
 from utils.log import LOGGER
 
 REASON_LENGTH = 300  # characters; a server's answer can be a whole page
@@ -15,6 +16,8 @@ def survives(what: str, action: Callable[[], object]) -> bool:
     try:
         action()
     except Exception as error:
+        if is_of_dead_worker(error):  # torch raises it wherever the main process is: it isn't the action's
+            raise
         lines = str(error).strip().splitlines() or ["no reason given"]
         reason = f"{type(error).__name__}: {lines[0][:REASON_LENGTH]}"
         LOGGER.warning(f"{what} failed and is left out from here on, the rest goes on ({reason})")

@@ -18,6 +18,7 @@ from models.weights import read_checkpoint
 from tests.conftest import ROOT
 from tests.engine.test_trainer import results, same_weights
 from utils.callbacks import Callbacks
+from utils.errors import InputError
 
 # Kills its own process as SIGKILL does, at the moment that argv[1] names, and trains with the options in argv[2].
 KILLED = """
@@ -152,7 +153,7 @@ def test_a_training_in_a_thread_leaves_the_signals_alone(tiny):
     assert ended
 
 
-@pytest.mark.parametrize(("signum", "raised"), [(None, RuntimeError), (signal.SIGTERM, StoppedBySignal)])
+@pytest.mark.parametrize(("signum", "raised"), [(None, InputError), (signal.SIGTERM, StoppedBySignal)])
 def test_workers_that_a_signal_ended_are_no_error(signum, raised, tiny, monkeypatch):
     """A signal to the whole group of processes ends the loader's workers too, and torch raises RuntimeError then."""
 
