@@ -50,12 +50,13 @@ function showPanes(source, results, lists, partners) {
   while (panes.length < session.chosen.length) panes.push(new Pane((failed) => session.retry(failed)));
   while (panes.length > session.chosen.length) panes.pop().root.remove();
   place.append(...panes.map((pane) => pane.root).filter((root) => root.parentNode !== place));
-  if (!source?.frame) return;
+  if (!source?.frame) return panes.forEach((pane) => pane.forget());
   const thresholds = { confidence_above: session.confidence, iou: session.iou };
   panes.forEach((pane, number) => {
     const model = session.model(session.chosen[number]);
     pane.show({ model, source, detections: lists[number], partners, result: results[number], thresholds });
   });
+  return undefined;
 }
 
 /** What dashed boxes mean, and how many objects both models found, each pair counted once. */

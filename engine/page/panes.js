@@ -69,6 +69,11 @@ export class Pane {
     this.draw();
   }
 
+  /** Shows nothing any more: the picture may be closed now. */
+  forget() {
+    this.#view = null;
+  }
+
   #title(model) {
     const layers = model.dynamic_layers.length;
     this.#part(".name").textContent = model.id;
