@@ -1,5 +1,5 @@
-"""The page of serve.py in headless Chromium (Debian's package `chromium`), against a service of tiny models. Skips where
-the browser or Playwright is not installed; neither is ever fetched by a test."""
+"""The page of serve.py in headless Chromium (Debian's package `chromium`), against a service of tiny models. Skips
+where the browser or Playwright is not installed; neither is ever fetched by a test."""
 
 import json
 import shutil
@@ -376,10 +376,8 @@ def test_every_text_is_in_both_languages_and_every_control_has_a_name(visit):
     assert list(texts["en"]) == list(texts["zh"])
     marks = [{key: sorted(set(_placeholders(value))) for key, value in texts[code].items()} for code in ("en", "zh")]
     assert marks[0] == marks[1]
-    sources = "".join(
-        file.read_text() for file in (ROOT / "engine" / "page").iterdir() if file.suffix in (".js", ".html")
-    )
-    sources = sources.replace((ROOT / "engine" / "page" / "texts.js").read_text(), "")
+    files = [file for file in (ROOT / "engine" / "page").iterdir() if file.suffix in (".js", ".html")]
+    sources = "".join(file.read_text() for file in files if file.name != "texts.js")
     assert [key for key in texts["en"] if f'"{key}"' not in sources] == []  # none is left over
     upload(page)
     for control in page.locator("button:visible, select:visible, input:visible, canvas[role=img]:visible").all():
