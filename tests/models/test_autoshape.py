@@ -78,7 +78,7 @@ def test_shapes_are_exact_fractions_rounded_up():
 
 
 def test_a_size_below_a_pixel_is_told():
-    with pytest.raises(InputError, match="at least 1 pixel, got 0"):
+    with pytest.raises(InputError, match="size: at least 1 pixel was expected, got 0"):
         AutoShape(Seer([]))(picture(64, 64), size=0)
 
 
