@@ -2,6 +2,7 @@
 import { colour, readableOn } from "/page/boxes.js";
 
 const FAMILY = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans CJK SC", "Microsoft YaHei", sans-serif';
+const LABEL_WEIGHT = 4; // a covered label cannot be read any more; a covered bit of an object mostly can
 const MOST_HIDDEN = 0.4; // of a picture, by labels: as in utils/annotator.py
 
 /** Draws the picture over the whole canvas and the marks over it.
@@ -14,7 +15,7 @@ export function paint(canvas, picture, marks, { width, height, unit }) {
   context.drawImage(picture, 0, 0, canvas.width, canvas.height);
   const line = Math.max(1, Math.round(2 * unit));
   for (const mark of [...marks].reverse()) outline(context, rectangle(mark.xyxy, scale), mark, line);
-  labels(context, marks, scale, Math.round(12 * unit));
+  labels(context, marks, scale, Math.round(unit * Math.max(9, Math.min(12, canvas.width / unit / 32))));
 }
 
 /** A new canvas of the picture's full size with its marks, the lines as wide as the size asks for. */
@@ -42,20 +43,22 @@ function outline(context, { x, y, width, height }, mark, line) {
   context.fillRect(x, y, width, height);
 }
 
-/** The labels: the surest box chooses its place first, the others keep off those that lie already. Where labels would
-    hide more than MOST_HIDDEN of the picture, those of the least sure boxes are left out. */
+/** The labels: the surest box chooses its place first, the others keep off those that lie already and, where they can,
+    off what is in the boxes. Where labels would hide more than MOST_HIDDEN of the picture, those of the least sure boxes
+    are left out. */
 function labels(context, marks, scale, size) {
   const { width, height } = context.canvas;
   context.font = `600 ${size}px ${FAMILY}`;
   context.textBaseline = "middle";
+  const boxes = marks.map((mark) => rectangle(mark.xyxy, scale));
   const taken = [];
   let room = MOST_HIDDEN * width * height;
-  for (const mark of marks) {
+  for (const [at, mark] of marks.entries()) {
     const text = shorten(context, mark.label, width - size);
     const plate = { width: Math.ceil(context.measureText(text).width + size * 0.7), height: Math.round(size * 1.4) };
     room -= plate.width * plate.height;
     if (room < 0 && taken.length) break;
-    const place = choosePlace(rectangle(mark.xyxy, scale), plate, taken, { width, height });
+    const place = choosePlace(boxes[at], plate, { taken, boxes, width, height });
     taken.push(place);
     context.fillStyle = colour(mark.class);
     context.fillRect(place.x, place.y, place.width, place.height);
@@ -70,8 +73,8 @@ function shorten(context, text, most) {
   return kept;
 }
 
-/** The first of the usual places that is free of other labels; where none is, the one that covers least of them. */
-function choosePlace(box, plate, taken, { width, height }) {
+/** The first of the usual places that covers nothing; where none is, the one that covers least. */
+function choosePlace(box, plate, { taken, boxes, width, height }) {
   const right = box.x + box.width - plate.width;
   const below = box.y + box.height;
   const corners = [
@@ -85,7 +88,8 @@ function choosePlace(box, plate, taken, { width, height }) {
       x: Math.max(0, Math.min(x, width - plate.width)),
       y: Math.max(0, Math.min(y, height - plate.height)),
     };
-    const covered = taken.reduce((sum, other) => sum + overlap(place, other), 0);
+    const over = (others) => others.reduce((sum, other) => sum + overlap(place, other), 0);
+    const covered = LABEL_WEIGHT * over(taken) + over(boxes);
     if (!best || covered < best.covered) best = { place, covered };
     if (!covered) break;
   }
