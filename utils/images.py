@@ -17,6 +17,7 @@ from PIL import Image, ImageFile, ImageOps
 from tqdm import tqdm
 
 from utils.errors import InputError
+from utils.label_files import MOST_PIXELS, too_large
 from utils.log import LOGGER
 from utils.memory import memory_share
 
@@ -28,6 +29,7 @@ DECODERS = {  # OpenCV's ways to read a colour picture, by the divisor of its si
     1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8,
 }  # fmt: skip
 REDUCIBLE = (".jpg", ".jpeg")  # other formats are decoded at full size in any case
+HEADS = (*TRUNCATED, "GIF", "JPEG2000", "PPM")  # formats whose size is read first: those that OpenCV reads as well
 READERS = min(8, os.cpu_count() or 1)  # threads that fill a cache
 
 
@@ -36,12 +38,14 @@ def read_image(path: str | Path, reduction: int = 1) -> np.ndarray:
 
     reduction: a key of DECODERS; a JPEG is decoded at that fraction of its size, rounded up, which spares most of the
     work. A picture that ends too early has grey where it is missing, which is told once, and its full size. Raises
-    InputError where the file is missing, empty or no picture that OpenCV or Pillow can decode.
+    InputError where the file is missing, empty, no picture that OpenCV or Pillow can decode, or one of more than
+    MOST_PIXELS.
     """
     if not Path(path).is_file():  # nothing there, or a pipe, which would be waited for
         raise InputError(f"expected a picture in {str(path)!r}, got no such file")
     try:
         content = np.fromfile(path, np.uint8)  # cv2.imread cannot open non-ASCII paths on Windows
+        _check_pixels(content, path)
         image = cv2.imdecode(content, DECODERS[reduction]) if content.size else None
     except (OSError, cv2.error) as error:
         raise InputError(f"expected a picture in {path}, got: {error}") from error
@@ -50,6 +54,19 @@ def read_image(path: str | Path, reduction: int = 1) -> np.ndarray:
     if image is None:
         raise InputError(f"expected a picture in {path}, got {content.size} bytes that cannot be decoded")
     return image
+
+
+def _check_pixels(content: np.ndarray, path: str | Path) -> None:
+    """Raises InputError for a picture too large to decode, by what its head says; others decode as they can."""
+    try:
+        with Image.open(io.BytesIO(content.data), formats=HEADS) as picture:
+            pixels = picture.width * picture.height
+    except Image.DecompressionBombError:
+        pixels = MOST_PIXELS + 1
+    except Exception:  # a dozen kinds: no picture to Pillow, or a damaged one
+        return
+    if pixels > MOST_PIXELS:
+        raise InputError(f"{path}: {too_large()}")
 
 
 def _truncated_image(content: bytes) -> np.ndarray | None:

@@ -13,10 +13,12 @@ from PIL import Image
 
 from utils.boxes import segments2boxes, xywh2xyxy
 from utils.errors import InputError
+from utils.findings import EMPTY, NO_LABELS, STANDARD, Finding
 
 IMAGE_SUFFIXES = ("bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp")
 IMAGE_FORMATS = ("BMP", "DNG", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # as Pillow names the content, whatever the suffix
 MIN_SIDE = 10  # pixels
+MOST_PIXELS = 2**30 // 6  # 179 million: more is a bomb to Pillow as well; decoded it takes half a gigabyte, and again
 LARGEST_LABELS = 2**24  # bytes of a label file: 400,000 boxes
 LONGEST_PATH = 4096  # characters
 LONGEST_TOLD = 200  # characters of a reason
@@ -26,7 +28,12 @@ MOST_COLUMNS_OF_BOXES = 8  # one longer row makes a file one of polygons, as in 
 
 
 class LabelFault(ValueError):
-    """A label file or an image that cannot be used; the message is the reason, without the file's name."""
+    """A label file or an image that cannot be used; the message is the reason, without the file's name. kind: one of
+    utils.findings.KINDS."""
+
+    def __init__(self, reason: str, kind: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 class Counts(NamedTuple):
@@ -41,14 +48,20 @@ class Counts(NamedTuple):
 @dataclass(frozen=True)
 class Verified:
     """What verify() saw of one image: displayed size (width, height), rows (n, 5) float32 [class, x, y, w, h] in 0..1,
-    polygons (k, 2) in 0..1, one a row, or none at all. `note` says what was wrong, also where the image stays."""
+    polygons (k, 2) in 0..1, one a row, or none at all. `findings` say what was wrong, also where the image stays."""
 
     image: str
     size_wh: tuple[int, int]
     rows: np.ndarray
     segments: list[np.ndarray]
     counts: Counts
-    note: str = ""
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """The findings in one line; '' where there are none, or no more than that there are no labels."""
+        aside = "set aside: " if self.counts.corrupt else ""
+        return "; ".join(f"{found.file}: {aside}{found.what}" for found in self.findings if found.kind not in STANDARD)
 
 
 # ---------------------------------------------------------------------------------------------------- list the images
@@ -123,18 +136,20 @@ def label_path(image: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- verify one
-def _numbers(words: Sequence[str]) -> np.ndarray:
+def _numbers(words: Sequence[str] | Sequence[Sequence[str]]) -> np.ndarray:
     try:
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is a fault of its own
             return np.array(words, np.float32)
     except ValueError as error:
-        raise LabelFault(f"expected numbers, got {str(error).rpartition(':')[2].strip()[:60]}") from error
+        raise LabelFault(
+            f"expected numbers, got {str(error).rpartition(':')[2].strip()[:60]}", "not a number"
+        ) from error
 
 
 def _boxes(table: Sequence[Sequence[str]]) -> np.ndarray:
     for words in table:
         if len(words) != 5:
-            raise LabelFault(f"expected 5 columns [class x y w h], got {len(words)}")
+            raise LabelFault(f"expected 5 columns [class x y w h], got {len(words)}", "wrong number of columns")
     return _numbers(table)
 
 
@@ -146,7 +161,9 @@ def _polygon(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         left, top, right, bottom = xywh2xyxy(values[None, 1:])[0]
         return values, np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
     if len(values) < 7 or len(values) % 2 == 0:
-        raise LabelFault(f"expected a class and at least 3 points (x, y), got {len(values)} columns")
+        raise LabelFault(
+            f"expected a class and at least 3 points (x, y), got {len(values)} columns", "wrong number of columns"
+        )
     points = values[1:].reshape(-1, 2)  # (k, 2)
     return np.concatenate((values[:1], segments2boxes([points])[0])), points
 
@@ -158,13 +175,16 @@ def _some(values: np.ndarray) -> str:
 def _check_rows(rows: np.ndarray) -> None:
     classes, boxes = rows[:, 0], rows[:, 1:]
     if not np.isfinite(rows).all():
-        raise LabelFault("expected finite numbers, got nan or inf")
+        raise LabelFault("expected finite numbers, got nan or inf", "not a number")
     if (rows < 0).any():
-        raise LabelFault(f"expected no negative number, got {_some(rows[rows < 0])}")
+        kind = "class out of range" if (classes < 0).any() else "coordinates out of range"
+        raise LabelFault(f"expected no negative number, got {_some(rows[rows < 0])}", kind)
     if (boxes > 1).any():
-        raise LabelFault(f"expected coordinates normalised to 0..1, got {_some(boxes[boxes > 1])}")
+        raise LabelFault(
+            f"expected coordinates normalised to 0..1, got {_some(boxes[boxes > 1])}", "coordinates out of range"
+        )
     if (classes % 1).any():
-        raise LabelFault(f"expected whole numbers as classes, got {_some(classes[classes % 1 > 0])}")
+        raise LabelFault(f"expected whole numbers as classes, got {_some(classes[classes % 1 > 0])}", "class not whole")
 
 
 def parse_labels(text: str) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -197,11 +217,13 @@ def _read_labels(file: str) -> tuple[np.ndarray, list[np.ndarray], int]:
     with open(file, "rb") as stream:
         content = stream.read(LARGEST_LABELS + 1)
     if len(content) > LARGEST_LABELS:
-        raise LabelFault(f"expected at most {LARGEST_LABELS >> 20} MB of labels, got more")
+        raise LabelFault(f"expected at most {LARGEST_LABELS >> 20} MB of labels, got more", "unreadable label file")
     try:
         rows, segments = parse_labels(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise LabelFault(f"expected UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise LabelFault(
+            f"expected UTF-8 text: {error.reason} at byte {error.start}", "unreadable label file"
+        ) from error
     if len(rows) < 2:
         return rows, segments, 0
     kept = np.unique(rows, axis=0, return_index=True)[1]
@@ -216,7 +238,7 @@ def _size_as_shown(image: Image.Image) -> tuple[int, int]:
     Differs from v6.1: orientations 5 and 7 swap the sides too, and formats other than JPEG are turned.
     """
     exif = Image.Exif()
-    exif.load(image.info.get("exif"))
+    exif.load(image.info.get("exif") or b"")
     width, height = image.size
     return (height, width) if exif.get(EXIF_ORIENTATION) in QUARTER_TURNS else (width, height)
 
@@ -241,41 +263,60 @@ def _check_jpeg_tail(file: str) -> str:
 
 def _check_image(file: str) -> tuple[tuple[int, int], str]:
     """Size (width, height) as shown, and a note or ''. Raises LabelFault on an image that cannot be used."""
-    if os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113 (a Path costs a million times over)
-        raise LabelFault("expected an image, got a folder, pipe or device")  # a pipe would never end
+    if not os.path.isfile(file):  # noqa: PTH113 (a Path costs a million times over)
+        there = os.path.exists(file)  # noqa: PTH110
+        got = "a folder, pipe or device" if there else "no such file"  # a pipe would never end
+        raise LabelFault(f"expected an image, got {got}", "no image file")
+    kind = "corrupt image"
     try:
         with Image.open(file) as image:
-            size_wh, kind = _size_as_shown(image), image.format
+            size_wh, stored_as = _size_as_shown(image), image.format
             image.verify()
-        note = _check_jpeg_tail(file) if kind == "JPEG" else ""
+        kind = "truncated image"
+        note = _check_jpeg_tail(file) if stored_as == "JPEG" else ""
+    except Image.DecompressionBombError as error:
+        raise LabelFault(too_large(), "image too large") from error
     except Exception as error:  # Pillow raises a dozen kinds on damaged files; the reason goes into the report
-        raise LabelFault(f"unreadable image: {str(error) or type(error).__name__}") from error
+        raise LabelFault(f"unreadable image: {str(error) or type(error).__name__}", kind) from error
     if min(size_wh) < MIN_SIDE:
-        raise LabelFault(f"expected an image of {MIN_SIDE} pixels a side or more, got {size_wh[0]} x {size_wh[1]}")
-    if kind not in IMAGE_FORMATS:
-        raise LabelFault(f"expected an image of {', '.join(IMAGE_FORMATS)}, got {kind}")
+        told = f"expected an image of {MIN_SIDE} pixels a side or more, got {size_wh[0]} x {size_wh[1]}"
+        raise LabelFault(told, "image too small")
+    if size_wh[0] * size_wh[1] > MOST_PIXELS:
+        raise LabelFault(f"{too_large()}, got {size_wh[0]} x {size_wh[1]}", "image too large")
+    if stored_as not in IMAGE_FORMATS:
+        told = f"expected an image of {', '.join(IMAGE_FORMATS)}, got {stored_as}"
+        raise LabelFault(told, "image of another format")
     return size_wh, note
+
+
+def too_large() -> str:
+    """What is said of a picture of more than MOST_PIXELS."""
+    return f"expected at most {MOST_PIXELS:,} pixels, as a larger picture needs gigabytes: scale it down or cut it up"
 
 
 def verify(image: str, label: str) -> Verified:
     """One image and its label file (which may be missing: an image of background). Never raises on bad content:
-    counts.corrupt is 1 then, and the note says why."""
+    counts.corrupt is 1 then, and the findings say why."""
     nothing = np.zeros((0, 5), np.float32)
-    found = 0
+    found, findings = 0, []
     try:
         size_wh, note = _check_image(image)
+        if note:
+            findings.append(Finding("bytes after the image", image, note))
         if not os.path.exists(label):  # noqa: PTH110
-            return Verified(image, size_wh, nothing, [], Counts(missing=1), f"{image}: {note}" if note else "")
+            findings.append(Finding(NO_LABELS, label, STANDARD[NO_LABELS]))
+            return Verified(image, size_wh, nothing, [], Counts(missing=1), tuple(findings))
         found = 1
         if not os.path.isfile(label):  # noqa: PTH113
-            raise LabelFault("expected a label file, got a folder, pipe or device")
+            raise LabelFault("expected a label file, got a folder, pipe or device", "unreadable label file")
         rows, segments, duplicates = _read_labels(label)
     except (LabelFault, OSError) as error:
         where = label if found else image
-        return Verified(
-            image, (0, 0), nothing, [], Counts(found=found, corrupt=1), f"{where}: set aside: {_line(error)}"
-        )
+        kind = error.kind if isinstance(error, LabelFault) else "unreadable label file" if found else "no image file"
+        fault = Finding(kind, where, _line(error))
+        return Verified(image, (0, 0), nothing, [], Counts(found=found, corrupt=1), (fault,))
     if duplicates:
-        note = f"{duplicates} duplicate labels dropped"
-    counts = Counts(found=1, empty=int(not len(rows)))
-    return Verified(image, size_wh, rows, segments, counts, f"{image}: {note}" if note else "")
+        findings.append(Finding("duplicate rows", label, f"{duplicates} duplicate labels dropped"))
+    if not len(rows):
+        findings.append(Finding(EMPTY, label, STANDARD[EMPTY]))
+    return Verified(image, size_wh, rows, segments, Counts(found=1, empty=int(not len(rows))), tuple(findings))

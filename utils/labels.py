@@ -2,6 +2,7 @@
 utils/label_files.py parses, nor for pixels, which utils/datasets.py reads."""
 
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -17,8 +18,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from utils import findings
 from utils.errors import InputError
 from utils.files import atomic_write
+from utils.findings import Findings
 from utils.label_files import Counts, Verified, image_files, label_path, verify
 from utils.log import LOGGER
 
@@ -28,12 +31,12 @@ __all__ = [
 ]  # fmt: skip
 
 T = TypeVar("T")
-CACHE_FORMAT = 2  # in the cache's key: raise it when what is stored, or how files are verified, changes
+CACHE_FORMAT = 3  # in the cache's key: raise it when what is stored, or how files are verified, changes
 UNREADABLE = (  # what numpy and json raise on a file that is none of ours
     OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, ArithmeticError, MemoryError, RuntimeError,
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-NOTES_KEPT, NOTES_TOLD = 200, 5
+LONGEST_REASON = 250  # characters of each reason why no image is usable
 CHUNK = 128  # images a task: large enough to pack well, small enough for a lively progress bar
 ASKERS = 16  # threads that ask for files' sizes and times where the answers are waited for, as behind a network
 WAITING = 4.0  # times the processor time that asking takes, from which it counts as that
@@ -41,10 +44,10 @@ WAITING = 4.0  # times the processor time that asking takes, from which it count
 
 @dataclass(frozen=True)
 class IndexReport:
-    """Counts over all listed images, and the first notes (NOTES_KEPT of them at most) about single ones."""
+    """Counts over all listed images, and what was found in single ones."""
 
     counts: Counts = Counts()
-    notes: tuple[str, ...] = ()
+    findings: Findings = findings.NONE
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +86,29 @@ class LabelIndex:
             return []
         return [self.points[start:end] for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
 
+    def label_file(self, i: int) -> str:
+        """Where the labels of image i are looked for."""
+        return label_path(self.path(i))
+
+    def summary(self) -> dict[str, str]:
+        """A line for each kind of finding, by kind, with its count and the first file names."""
+        return findings.summary(self.report.findings, self.label_file)
+
+    def write_findings(self, directory: Path, split: str) -> None:
+        """Writes all findings into `<split>_findings.csv` in the directory and tells it; no file where there are none.
+        Where it cannot be written, only says so."""
+        file = directory / f"{split}_findings.csv"
+        try:
+            if findings.write_findings(self.report.findings, self.label_file, file):
+                LOGGER.info(f"{split}: all {len(self.report.findings)} findings in images and labels are in {file}")
+        except OSError as error:
+            LOGGER.warning(f"{file} cannot be written ({error}); the training or validation goes on without it")
+
     def __getstate__(self) -> dict[str, Any]:
-        """For worker processes that are not forked: all of them share the tensors, of arrays each would get a copy."""
+        """For worker processes that are not forked: all of them share the tensors, of arrays each would get a copy.
+        The findings stay here."""
         tensors = {name: torch.from_numpy(getattr(self, name)) for name in ARRAYS}
-        return {"report": self.report, "tensors": self.__dict__.setdefault("_tensors", tensors)}
+        return {"report": IndexReport(self.report.counts), "tensors": self.__dict__.setdefault("_tensors", tensors)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         arrays = {name: tensor.numpy() for name, tensor in state["tensors"].items()}
@@ -97,7 +119,7 @@ ARRAYS = ("path_bytes", "path_offsets", "sizes_wh", "offsets", "rows", "points",
 
 
 # --------------------------------------------------------------------------------------------------- build the arrays
-def _offsets(lengths: Sequence[int]) -> np.ndarray:
+def _offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(np.asarray(lengths, np.int64))))
 
 
@@ -108,6 +130,8 @@ def _points_by_row(item: Verified) -> list[np.ndarray]:
 def pack(items: Sequence[Verified]) -> LabelIndex:
     """Index of the verified images that are usable; the report counts them all."""
     usable = [item for item in items if not item.counts.corrupt]
+    numbers = itertools.accumulate((not item.counts.corrupt for item in items), initial=-1)
+    found = [(n, finding) for item, n in zip(items, list(numbers)[1:], strict=True) for finding in item.findings]
     names = [os.fsencode(item.image) for item in usable]
     points = [polygon for item in usable for polygon in _points_by_row(item)]
     return LabelIndex(
@@ -120,7 +144,7 @@ def pack(items: Sequence[Verified]) -> LabelIndex:
         point_offsets=_offsets([len(polygon) for polygon in points]),
         report=IndexReport(
             Counts(*(sum(column) for column in zip(*(item.counts for item in items), strict=True))),
-            tuple(item.note for item in items if item.note)[:NOTES_KEPT],
+            findings.pack(found),
         ),
     )
 
@@ -137,7 +161,7 @@ def _join(parts: Sequence[LabelIndex]) -> LabelIndex:
     joined_index = LabelIndex(
         report=IndexReport(
             Counts(*(sum(column) for column in zip(*(part.report.counts for part in parts), strict=True))),
-            tuple(note for part in parts for note in part.report.notes)[:NOTES_KEPT],
+            findings.join([part.report.findings for part in parts], [len(part) for part in parts]),
         ),
         **{name: joined(name) for name in ("path_bytes", "sizes_wh", "rows", "points")},
         **{name: joined_offsets(name) for name in ("path_offsets", "offsets", "point_offsets")},
@@ -148,7 +172,7 @@ def _join(parts: Sequence[LabelIndex]) -> LabelIndex:
 
 
 def _by_chunk(
-    task: Callable[[Sequence[str]], T], images: Sequence[str], workers: int, bar: tqdm
+    task: Callable[[Sequence[str]], T], images: Sequence[str], workers: int, bar: "tqdm[Any]"
 ) -> Iterator[tuple[Sequence[str], T]]:
     """Chunks of the images and what the task makes of each, in their order, from so many threads behind the bar."""
     chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
@@ -216,8 +240,9 @@ def fingerprint(images: Sequence[str], prefix: str = "") -> str:
 
 def write_cache(file: Path, key: str, index: LabelIndex) -> None:
     """Stores the index under the key (a fingerprint); where the file cannot be written, only says so."""
-    told = json.dumps({"key": key, "counts": index.report.counts, "notes": index.report.notes})
+    told = json.dumps({"key": key, "counts": index.report.counts})
     arrays = {name: getattr(index, name) for name in ARRAYS}
+    arrays |= {f"findings_{name}": getattr(index.report.findings, name) for name in findings.ARRAYS}
     try:
         with atomic_write(file) as handle:
             np.savez(handle, told=np.frombuffer(told.encode(), np.uint8), **arrays)
@@ -250,6 +275,7 @@ def _checked(index: LabelIndex) -> LabelIndex:
             raise ValueError(f"its {name} are no {np.dtype(kind)} of {shape}")
     if not ((index.rows >= 0) & np.isfinite(index.rows)).all():
         raise ValueError("its rows are no labels")
+    findings.check(index.report.findings, len(index))
     return index
 
 
@@ -263,7 +289,8 @@ def _read_cache(file: Path, key: str) -> LabelIndex | None:
             told = json.loads(stored["told"].tobytes())
             if told["key"] != key:
                 return None
-            report = IndexReport(Counts(*told["counts"]), tuple(told["notes"]))
+            found = Findings(**{name: stored[f"findings_{name}"] for name in findings.ARRAYS})
+            report = IndexReport(Counts(*told["counts"]), found)
             return _checked(LabelIndex(report=report, **{name: stored[name] for name in ARRAYS}))
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:200]
@@ -277,16 +304,10 @@ def _spoken(counts: Counts) -> str:
 
 
 def _tell(index: LabelIndex, images: Sequence[str], prefix: str) -> None:
-    """Logs how many images matched a label file, and the first of what did not."""
-    counts, notes = index.report.counts, index.report.notes
-    LOGGER.info(f"{prefix}{len(index)} of {len(images)} images are usable; labels: {_spoken(counts)}")
-    if counts.missing:
-        missing = next((image for image in images if not os.path.exists(label_path(image))), "")  # noqa: PTH110
-        LOGGER.info(f"{prefix}{counts.missing} images have no label file, as {missing}: expected {label_path(missing)}")
-    for note in notes[:NOTES_TOLD]:
-        LOGGER.warning(f"{prefix}{note}")
-    if len(notes) > NOTES_TOLD:
-        LOGGER.warning(f"{prefix}... and {len(notes) - NOTES_TOLD} more notes of this kind")
+    """Logs how many images matched a label file, and by kind what did not."""
+    LOGGER.info(f"{prefix}{len(index)} of {len(images)} images are usable; labels: {_spoken(index.report.counts)}")
+    for kind, line in index.summary().items():
+        (LOGGER.info if kind in findings.STANDARD else LOGGER.warning)(f"{prefix}{line}")
 
 
 def _check_classes(index: LabelIndex, nc: int) -> None:
@@ -301,7 +322,7 @@ def _check_classes(index: LabelIndex, nc: int) -> None:
 
 def _check_content(index: LabelIndex, images: Sequence[str], need_labels: bool) -> None:
     if not len(index):
-        reasons = "; ".join(index.report.notes[:3])
+        reasons = "; ".join(line[:LONGEST_REASON] for line in list(index.summary().values())[:3])
         raise InputError(f"expected usable images, got none among the {len(images)} from {images[0]} on: {reasons}")
     if need_labels and not len(index.rows):
         raise InputError(

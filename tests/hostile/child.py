@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import select
 import signal
 import sys
@@ -13,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from utils.errors import InputError
+
+resource = pytest.importorskip("resource", reason="hostile input is tried in forked processes, which Windows lacks")
 
 SECONDS, MEGABYTES = 10, 1024  # of the processor, and of memory: more of either ends the child
 PATIENCE = 6  # seconds of the clock for each of these: other programs may be busy, and waiting is hanging

@@ -21,7 +21,7 @@ from utils.data_config import KEYS, load_data_config
 from utils.images import read_image
 from utils.label_files import image_files, label_path, verify
 from utils.labels import ARRAYS, cache_file, fingerprint, index_labels, write_cache
-from utils.media_files import FileSource
+from utils.media_files import FileSource, find_media
 from utils.video import read_video
 
 
@@ -516,7 +516,22 @@ CACHES = {
     "no rows": lambda file: altered(file, rows=None),
     "counts of texts": lambda file: altered(file, told=told_as(file, counts="abc")),
     "counts missing": lambda file: altered(file, told=told_as(file, counts=[])),
-    "notes that are none": lambda file: altered(file, told=told_as(file, notes=7)),
+    "findings of no kind": lambda file: altered(file, findings_kinds=np.array([99], np.uint8)),
+    "findings of float": lambda file: altered(file, findings_kinds=np.array([0.5])),
+    "findings without owners": lambda file: altered(file, findings_kinds=np.array([0], np.uint8)),
+    "findings of images beyond": lambda file: altered(
+        file,
+        findings_kinds=np.array([0], np.uint8),
+        findings_owners=np.array([10**9], np.int32),
+        findings_offsets=np.array([0, 0]),
+    ),
+    "findings without words": lambda file: altered(
+        file,
+        findings_kinds=np.array([5], np.uint8),
+        findings_owners=np.array([0], np.int32),
+        findings_offsets=np.array([0, 0]),
+    ),
+    "no findings": lambda file: altered(file, findings_kinds=None),
     "no JSON": lambda file: altered(file, told=np.frombuffer(b"{", np.uint8)),
     "deep JSON": lambda file: altered(file, told=np.frombuffer(b"[" * 100_000, np.uint8)),
     "a list as JSON": lambda file: altered(file, told=np.frombuffer(b"[1]", np.uint8)),
@@ -556,8 +571,31 @@ def test_a_cache_is_taken_as_it_is_where_nothing_is_wrong(cached):
     assert all(np.array_equal(getattr(index_labels(images, cache=file), name), getattr(index, name)) for name in ARRAYS)
 
 
+@pytest.mark.parametrize("content", [png(13_378, 13_378), png(2**15, 2**14), png(2**16, 2**15)])
+def test_pictures_of_more_than_the_limit_are_not_decoded(content, ground):
+    """What their head says is enough: nothing of that size is made."""
+    (ground / "large.png").write_bytes(content)
+    outcome = attempt(lambda: read_image(ground / "large.png").shape, ground)
+    assert "large.png: expected at most 178,956,970 pixels" in bounded(outcome)
+    assert outcome.grown < 50
+    record = verify(str(ground / "large.png"), str(ground / "none.txt"))
+    assert [finding.kind for finding in record.findings] == ["image too large"]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 300])
+def test_a_deep_pattern_ends_also_where_links_go_in_circles(depth, ground):
+    picture(ground / "image.png")
+    (ground / "circle").symlink_to(ground, target_is_directory=True)
+    folder = ground
+    for _ in range(depth):
+        folder /= "d"
+        folder.mkdir()
+    outcome = attempt(lambda: [path.name for path in find_media(f"{ground}/**/*.png")], ground)
+    assert "image.png" in bounded(outcome, ends=("returned",))
+
+
 def test_opencv_never_takes_more_than_its_limit():
-    """What bounds read_image: OpenCV refuses pictures of more than 2**30 pixels."""
+    """What bounds read_image for formats that only OpenCV reads: it refuses pictures of more than 2**30 pixels."""
     claimed = np.frombuffer(png(2**16, 2**15), np.uint8)
     with pytest.raises(cv2.error):
         cv2.imdecode(claimed, cv2.IMREAD_COLOR)

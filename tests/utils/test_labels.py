@@ -13,6 +13,7 @@ from PIL import Image
 from benchmarks.label_index import in_child, synthetic_index, unique_memory, walked_in_parts
 from utils import labels
 from utils.errors import InputError
+from utils.findings import ARRAYS as FINDINGS
 from utils.label_files import LabelFault, parse_labels
 from utils.labels import (
     ARRAYS,
@@ -186,7 +187,9 @@ MIXED = {
 
 
 def assert_same(one: LabelIndex, other: LabelIndex) -> None:
-    assert one.report == other.report
+    assert one.report.counts == other.report.counts
+    for name in FINDINGS:
+        np.testing.assert_array_equal(getattr(one.report.findings, name), getattr(other.report.findings, name))
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         assert getattr(one, name).dtype == getattr(other, name).dtype
@@ -203,7 +206,8 @@ def test_index_counts_and_gives_back_each_image(tmp_path):
         assert len(index.segments(i)) == len(record.segments)
         for polygon, expected in zip(index.segments(i), record.segments, strict=True):
             np.testing.assert_array_equal(polygon, expected)
-    assert "d.txt: set aside" in index.report.notes[0]
+    assert list(index.summary()) == ["missing label file", "empty label file", "coordinates out of range"]
+    assert "d.txt: expected coordinates normalised to 0..1, got 2" in index.summary()["coordinates out of range"]
     assert index_labels(images, single_cls=True).rows[:, 0].tolist() == [0, 0, 0, 0]
 
 
@@ -225,7 +229,7 @@ def test_class_beyond_nc_stops_in_one_sentence(tmp_path):
 def test_nothing_usable_or_nothing_labelled_stops(tmp_path):
     with pytest.raises(InputError, match="empty"):
         index_labels([])
-    with pytest.raises(InputError, match="none among 1"):
+    with pytest.raises(InputError, match="none among the 1"):
         index_labels([str(tmp_path / "images" / "gone.png")])
     images = write_set(tmp_path, {"a.png": None})
     with pytest.raises(InputError, match=r"labels.a\.txt"):
@@ -239,7 +243,7 @@ def test_cache_is_used_and_is_plain_data(tmp_path, monkeypatch):
     assert cache == tmp_path / "labels" / "train.cache"
     first = index_labels(images, cache=cache)
     with np.load(cache, allow_pickle=False) as stored:
-        assert set(stored.files) == {"told", *ARRAYS}
+        assert set(stored.files) == {"told", *ARRAYS, *(f"findings_{name}" for name in FINDINGS)}
     monkeypatch.setattr("utils.labels._verify_all", None)  # a second verification would raise
     assert_same(index_labels(images, cache=cache), first)
 
