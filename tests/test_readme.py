@@ -25,7 +25,7 @@ def block(heading: str, kind: str) -> str:
     return re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL)[1]
 
 
-COMMANDS, ROWS = (block("Dynamic convolution in your own YAML", kind) for kind in ("bash", "yaml"))
+COMMANDS, ROWS = (block("From a tutorial's dynamic convolution to ours", kind) for kind in ("bash", "yaml"))
 
 
 @pytest.mark.skipif(shutil.which("sed") is None, reason="the command needs sed")
@@ -88,3 +88,18 @@ def test_the_five_commands_and_the_python_api(clone):
     assert len(lines.splitlines()) <= 12
     assert "confidence" in done([sys.executable, "-c", lines], clone)
     assert len(list((clone / "runs" / "detect" / "exp2").glob("*.jpg"))) == 2
+
+
+def code_blocks(page: str) -> list[tuple[str, str]]:
+    """(kind, code without its comments) of each block."""
+    blocks = re.findall(r"^ *```(\w+)\n(.*?)^ *```", page, re.M | re.S)
+    return [(kind, re.sub(r"(?:^|(?<=\s))#.*$", "", code, flags=re.M).replace(" ", "")) for kind, code in blocks]
+
+
+def test_the_chinese_readme_has_the_same_commands():
+    chinese = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+    assert code_blocks(README)
+    assert code_blocks(chinese) == code_blocks(README)
+    links = [sorted(set(re.findall(r"\]\((docs/[\w./-]+|\w+\.\w+)", page))) for page in (README, chinese)]
+    differing = {"README.md", "README.zh-CN.md", "docs/dynamic.zh-CN.md", "README.zh"}
+    assert [link for link in links[1] if link not in differing] == [link for link in links[0] if link not in differing]
