@@ -1,6 +1,7 @@
 """The process of serve.py: loads the models, listens, ends when it is asked to. Not for what is answered:
 engine/service.py."""
 
+import json
 import logging
 import socket
 import time
@@ -8,6 +9,7 @@ from argparse import Namespace
 from math import inf
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -58,6 +60,15 @@ class Connection(H11Protocol):
         """Waits no longer."""
         self._forget()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is no HTTP, in the service's words, and ends the connection."""
+        body = json.dumps({"error": f"a request in HTTP/1.1 was expected, got something else: {msg}"}).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer is under way
+            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def _watch(self) -> None:
         """Starts to wait for the head of a request, or stops where one is being answered."""
@@ -111,7 +122,8 @@ def run(opt: Namespace) -> None:
 
 def serve(service: Service, listener: socket.socket, *, allowed_hosts: list[str] | None) -> None:
     """Answers on the socket until a signal comes."""
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    for name in ("uvicorn.error", "uvicorn.access"):  # the guard logs requests
+        logging.getLogger(name).setLevel(logging.ERROR)
     guard = Guard(create_app(service), allowed_hosts=allowed_hosts)
     config = uvicorn.Config(
         guard,

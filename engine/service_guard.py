@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
+
 from utils.log import LOGGER
 
 Scope = MutableMapping[str, Any]
@@ -21,6 +23,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 READS = ("GET", "HEAD")
+REFUSED, TOO_SLOW = 400, 408  # statuses
+DRAIN_BYTES, DRAIN_SECONDS = 2**28, 2.0
+MOST_HEADERS, HEADER_BYTES = 100, 32_000
 LONGEST_LOGGED = 100  # characters of a path
 POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
@@ -52,11 +57,14 @@ class Guard:
             await self.application(scope, receive, send)
             return
         begun, status = time.perf_counter(), 0
+        body = _Body(scope, receive)
 
         async def send_on(message: Scope) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if status >= REFUSED and status != TOO_SLOW:
+                    await body.drain()
                 message["headers"] = _with_headers(message.get("headers", []))
             await send(message)
 
@@ -64,19 +72,43 @@ class Guard:
             if refusal := self._refusal(scope):
                 await _answer(send_on, *refusal)
             else:
-                await self.application(scope, receive, send_on)
+                await self.application(scope, body.receive, send_on)
         finally:
             _log(scope, status, 1000 * (time.perf_counter() - begun))
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        if len(scope["headers"]) > MOST_HEADERS or sum(len(value) for _, value in scope["headers"]) > HEADER_BYTES:
+            return 431, f"at most {MOST_HEADERS} headers and {HEADER_BYTES} bytes in them were expected, got more"
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
         if self.allowed_hosts is not None and _name(host) not in self.allowed_hosts:
             return 400, f"a Host of {', '.join(sorted(self.allowed_hosts))} was expected, got another one"
-        origin = headers.get(b"origin")
-        if scope["method"] not in READS and origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        origin = headers.get(b"origin", f"http://{host}").lower()
+        if scope["method"] not in READS and origin not in (f"http://{host}".lower(), f"https://{host}".lower()):
             return 403, "a request of this service's own page was expected, got one that another page sent"
         return None
+
+
+class _Body:
+    """The body of a request. Whoever is refused before all of it has come is still sending, and a connection that is
+    closed meanwhile would lose him the answer: so what is left is read and dropped, within limits."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        self._ended = any(name == b"expect" for name, _ in scope["headers"])  # then he waits to be asked for it
+
+    async def receive(self) -> Scope:
+        """The next message, as the application asks for it."""
+        message = await self._receive()
+        self._ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> None:
+        """Drops what is left."""
+        dropped = 0
+        with anyio.move_on_after(DRAIN_SECONDS):
+            while not self._ended and dropped < DRAIN_BYTES:
+                dropped += len((await self.receive()).get("body", b""))
 
 
 def _name(host: str) -> str:
@@ -94,9 +126,11 @@ def _with_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes
 
 
 async def _answer(send: Send, status: int, told: str) -> None:
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    body = json.dumps({"error": told}).encode()
+    length = (b"content-length", str(len(body)).encode())
+    headers = [(b"content-type", b"application/json"), length, (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"error": told}).encode()})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _log(scope: Scope, status: int, milliseconds: float) -> None:

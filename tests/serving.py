@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -31,11 +31,14 @@ SURE = {"conf": "0.001"}  # untrained models are sure of nothing
 
 def tiny_weights(file: Path, cfg: dict = CFG) -> Path:
     """An untrained checkpoint with the classes square and bar."""
+    from models.blocks_dynamic import set_temperature
     from models.weights import save_checkpoint
     from models.yolo import DetectionModel
 
     torch.manual_seed(0)
-    save_checkpoint(file, model=DetectionModel(cfg, names=["square", "bar"]))
+    model = DetectionModel(cfg, names=["square", "bar"])
+    set_temperature(model, 1.0)
+    save_checkpoint(file, model=model)
     return file
 
 
@@ -77,18 +80,15 @@ def running(service, allowed_hosts: tuple[str, ...] | None = ("127.0.0.1", "loca
         assert not thread.is_alive()
 
 
-def raw(address: str, request: bytes, *, rest: bytes = b"", seconds: float = 20) -> tuple[int, bytes]:
-    """Sends bytes, then what is left of them, and reads until the other side ends: status (0 where it said nothing) and
-    all that came."""
+def raw(address: str, request: bytes, *, seconds: float = 20) -> tuple[int, bytes]:
+    """Sends bytes and reads until the other side ends: status (0 where it said nothing) and all that came."""
     host, port = address.removeprefix("http://").split(":")
     came = b""
     with closing(socket.create_connection((host, int(port)), timeout=seconds)) as connection:
-        try:
+        with suppress(ConnectionError):
             connection.sendall(request)
-            connection.sendall(rest)
+        with suppress(ConnectionError):
             while chunk := connection.recv(65536):
                 came += chunk
-        except ConnectionError:
-            pass  # closed while we were sending: what came so far counts
     status = came[9:12] if came.startswith(b"HTTP/1.1 ") else b"0"
     return int(status), came
