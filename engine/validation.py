@@ -66,6 +66,7 @@ def run(opt: Namespace) -> Metrics:
     attention = attention_report(subject)
     loader = build_loader(subject)
     run_dir = increment_path(Path(opt.project) / opt.name, opt.exist_ok, mkdir=True)
+    loader.dataset.index.write_findings(run_dir, opt.task)
     callbacks, coco = Callbacks(), None
     if opt.save_hybrid:
         LOGGER.warning("--save-hybrid adds the labels to the detections: the figures below tell nothing of the model")
