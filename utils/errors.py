@@ -3,6 +3,7 @@ traceback."""
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ def readable_errors() -> Iterator[None]:
     """Ends a script with one message on one line and exit code 1 on an InputError or an operating-system error (no
     space, no permission), and with 128 + the signal's number (Ctrl+C: 130) where a signal ended it. Anything else is a
     bug and passes through with its traceback."""
+    threading.excepthook = _tell_of_thread
     try:
         yield
     except (InputError, OSError) as error:
@@ -48,6 +50,15 @@ def is_of_dead_worker(error: BaseException) -> bool:
 def _end(message: str) -> None:
     print("Error:", *(line.strip() for line in message.splitlines()), file=sys.stderr)  # YAML's have several
     sys.exit(1)
+
+
+def _tell_of_thread(failure: threading.ExceptHookArgs) -> None:
+    """A library's thread (TensorBoard's writer, say) that the system refuses a file is told of in one sentence."""
+    if isinstance(failure.exc_value, OSError):
+        name = failure.thread.name if failure.thread else "a thread"
+        print(f"Warning: {name} ended: {failure.exc_value}", file=sys.stderr)
+    else:
+        threading.__excepthook__(failure)
 
 
 def _from_worker(message: str) -> str:

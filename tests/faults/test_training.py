@@ -287,3 +287,22 @@ def test_a_clock_that_is_set_back_changes_nothing(tiny, monkeypatch, capfd):
     told = capfd.readouterr().err
     assert "3 epochs completed in 0.0" in told
     assert "-" not in "".join(line for line in told.splitlines() if "completed in" in line)
+
+
+def test_a_terminal_that_closes_ends_the_training_as_ctrl_c_does(data, tmp_path):
+    pty = pytest.importorskip("pty", reason="terminals are closed as on Unix systems")
+    child, terminal = pty.fork()
+    if child == 0:
+        flags = (
+            f"--data {data['data']} --cfg {data['cfg']} --imgsz 64 --batch-size 4 --workers 0 --device cpu --noplots"
+        )
+        flags += f" --epochs 1000 --project {tmp_path} --loggers"
+        os.chdir(ROOT)
+        os.execv(sys.executable, [sys.executable, "train.py", *flags.split()])
+    told = b""
+    while b"gpu_mem" not in told:  # the head of the first epoch's progress bar
+        told += os.read(terminal, 4096)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert read_checkpoint(tmp_path / "exp" / "weights" / "last.pt").training is not None
