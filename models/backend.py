@@ -53,7 +53,7 @@ class Backend(ABC):
         size_hw = tuple(images.shape[2:])
         if self.fixed_hw and size_hw != self.fixed_hw:
             expected, got = ("{} x {}".format(*size) for size in (self.fixed_hw, size_hw))
-            raise InputError(f"images: the model was exported for {expected} pixels (height x width), got {got}")
+            raise InputError(f"images: the file takes images of {expected} pixels (height x width), got {got}")
         if self.fixed_batch is None or len(images) == self.fixed_batch:
             return self._infer(images)
         return torch.cat([self._infer(chunk)[:count] for chunk, count in _chunks(images, self.fixed_batch)])

@@ -159,7 +159,7 @@ def test_weights_draw_with_repetition(folder):
 
 
 def test_weights_and_rectangular_batches_exclude_each_other(folder):
-    with pytest.raises(InputError, match="rectangular"):
+    with pytest.raises(InputError, match="--image-weights and --rect"):
         EpochSampler(make_dataset(folder, rect=True)).set_weights([1] * 7)
 
 

@@ -127,7 +127,7 @@ def test_many_classes_in_half_precision(dtype):
     [
         ({"pred": torch.zeros(1, 1, 6), "conf_thres": 1.1}, "conf_thres must be in 0..1, got 1.1"),
         ({"pred": torch.zeros(1, 1, 6), "iou_thres": -0.1}, "iou_thres must be in 0..1"),
-        ({"pred": torch.zeros(1, 6)}, r"must be \(batch, boxes, 5 \+ classes\), got \(1, 6\)"),
+        ({"pred": torch.zeros(1, 6)}, r"pred: \(batch, boxes, 5 \+ classes\) was expected, got \(1, 6\)"),
     ],
 )
 def test_unusable_input(arguments, message):
