@@ -52,6 +52,7 @@ function labels(context, marks, scale, size) {
   context.textBaseline = "middle";
   const boxes = marks.map((mark) => rectangle(mark.xyxy, scale));
   const taken = [];
+  const placed = [];
   let room = MOST_HIDDEN * width * height;
   for (const [at, mark] of marks.entries()) {
     const text = shorten(context, mark.label, width - size);
@@ -60,7 +61,10 @@ function labels(context, marks, scale, size) {
     if (room < 0 && taken.length) break;
     const place = choosePlace(boxes[at], plate, { taken, boxes, width, height });
     taken.push(place);
-    context.fillStyle = colour(mark.class);
+    placed.push({ place, text, mark });
+  }
+  for (const { place, text, mark } of placed.reverse()) {
+    context.fillStyle = colour(mark.class); // the first to choose lies on top
     context.fillRect(place.x, place.y, place.width, place.height);
     context.fillStyle = readableOn(colour(mark.class));
     context.fillText(text, place.x + size * 0.35, place.y + place.height / 2 + size * 0.05);
