@@ -204,7 +204,7 @@ def _detection(row: Sequence[float], names: dict[int, str], size_wh: tuple[int, 
         "xyxyn": [round(value / side, 6) for value, side in zip(xyxy, size_wh * 2, strict=True)],
         "class": int(number),
         "name": names[int(number)],
-        "confidence": round(confidence, 5),
+        "confidence": confidence,  # as it is: who filters by it gets what a request with that threshold gets
     }
 
 
