@@ -13,7 +13,7 @@ import yaml
 
 from engine.trainer import train
 from engine.training_epoch import TrainingDiverged
-from engine.training_options import check_writable, checked_options, fill_defaults
+from engine.training_options import check_writable, checked_options, fill_defaults, saved_options
 from engine.training_setup import training_data
 from models.common import dynamic_layers
 from models.weights import read_checkpoint
@@ -28,12 +28,14 @@ from utils.files import atomic_write, increment_path, newest_run
 from utils.hyp import Hyp, load_hyp, save_hyp
 from utils.log import LOGGER
 from utils.metrics import fitness
+from utils.plain_yaml import read_yaml
 from utils.study import (
     RESULT,
     agree_on,
     draw,
     open_study,
     put_back,
+    readable,
     require_optuna,
     results,
     sqlite_url,
@@ -145,7 +147,7 @@ def prepare_search(opt: Namespace, callbacks: Callbacks) -> Search:
 def resumed_options(opt: Namespace) -> Namespace:
     """With --resume the options of the study that goes on. Raises InputError where there is none."""
     directory = _resumed_directory(opt.resume)
-    saved = yaml.safe_load((directory / "opt.yaml").read_text(encoding="utf-8"))
+    saved = _saved_options(opt, directory / "opt.yaml")
     kept = {name: getattr(opt, name) for name in opt.given if name in KEPT_ON_RESUME}
     ignored = sorted(set(opt.given) - {*KEPT_ON_RESUME, "evolve_storage", "resume", "exist_ok"})
     if ignored:
@@ -156,11 +158,18 @@ def resumed_options(opt: Namespace) -> Namespace:
         raise InputError(f"--resume: the study lies in {lies_in}, got --evolve-storage {storage!r}")
     hyp = str((directory / "hyp.yaml").resolve())
     own = {"hyp": hyp, "save_dir": str(directory), "evolve_storage": opt.evolve_storage}
-    return Namespace(**{**vars(opt), **saved, **kept, **own})
+    return Namespace(**{**saved, **kept, **own, "given": opt.given, "resume": opt.resume})
+
+
+def _saved_options(opt: Namespace, file: Path) -> dict[str, Any]:
+    try:
+        return saved_options(opt, read_yaml(file), file)
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"--evolve --resume: {file} cannot be read: {error}") from error
 
 
 def _resumed_directory(resume: str | bool) -> Path:
-    found = newest_run("runs", DATABASE) if resume is True else Path(resume)
+    found = newest_run("runs", DATABASE) if isinstance(resume, bool) else Path(resume)
     if found is None:
         raise InputError(f"--evolve --resume: no {DATABASE} was found below runs/; give a directory")
     directory = found if found.is_dir() else found.parent
@@ -204,7 +213,9 @@ def begin_study(search: Search) -> "Study":
     opt, directory = search.opt, search.directory
     url = opt.evolve_storage or sqlite_url(directory / DATABASE)
     study = open_study(url, opt.name if opt.evolve_storage else "evolve", seed=opt.seed, warmup=opt.epochs // 3)
-    agree_on(study, settings(search), str(directory))
+    with readable(url):
+        agree_on(study, settings(search), str(directory))
+        results(study, search.start)
     if not (directory / "opt.yaml").exists():
         save_hyp(search.start, directory / "hyp.yaml")
         options = {**vars(opt), "evolve_storage": search.storage}
@@ -225,7 +236,9 @@ def run_trial(search: Search, study: "Study", trial: "Trial") -> float:
 
     directory = search.directory / f"trial{trial.number}"
     directory.mkdir(exist_ok=True)
-    save_hyp(drawn_hyp(search.start, draw(trial, search.space)), directory / "hyp.yaml")
+    with readable(search.storage or str(search.directory / DATABASE)):
+        hyp = drawn_hyp(search.start, draw(trial, search.space))
+    save_hyp(hyp, directory / "hyp.yaml")
     LOGGER.info(f"\nTrial {trial.number} in {directory}")
     watch = TrialWatch(trial, search.opt.epochs, search.callbacks.for_one_run())
     try:

@@ -23,6 +23,11 @@ from utils.loggers import check_loggers
 DEFAULT_CFG = "models/yolov5n_dynamic.yaml"
 DEFAULT_HYP = "data/hyps/hyp.scratch-low.yaml"
 MAX_SEED = 2**32 - 1
+# what a resume takes from a checkpoint's `training`, and of which kind it must be
+SAVED: dict[str, type | tuple[type, ...]] = {
+    "epoch": int, "best_epoch": int, "best_fitness": (int, float), "updates": int, "last_step": int, "class_maps": list,
+    "model": dict, "optimizer": dict, "scaler": dict, "gradients": dict,
+}  # fmt: skip
 KEPT_ON_RESUME = ("epochs", "device", "workers", "patience", "loggers")  # the others are those of the run
 
 WHOLE_RANGES = {
@@ -161,7 +166,10 @@ def resume_options(opt: Namespace) -> tuple[Namespace, Checkpoint | None]:
     checkpoint = read_checkpoint(file)
     if not checkpoint.training:
         raise InputError(f"--resume: {file} holds weights alone; a last.pt of a run of ours was expected")
-    options = {**vars(opt), **checkpoint.info["opt"]}  # an older run did not know all of today's flags
+    _check_training(file, checkpoint.training)
+    if not isinstance(checkpoint.info.get("hyp") or {}, dict):
+        raise InputError(f"--resume: {file} was expected to hold hyperparameters as a mapping from their names")
+    options = saved_options(opt, checkpoint.info.get("opt"), file)
     options.update(resume=str(file), save_dir=str(run_dir))
     kept = {name: getattr(opt, name) for name in opt.given if name in KEPT_ON_RESUME}
     ignored = sorted(set(opt.given) - {*KEPT_ON_RESUME, "resume", "exist_ok"})  # it writes where it is in any case
@@ -175,9 +183,29 @@ def resume_options(opt: Namespace) -> tuple[Namespace, Checkpoint | None]:
     return Namespace(**options), checkpoint
 
 
+def saved_options(opt: Namespace, saved: Any, file: Path) -> dict[str, Any]:
+    """The options of a run as a file has them, those that an older run did not know from `opt`. Raises InputError where
+    they are of other kinds than the command line gives: the file may be a stranger's."""
+    if not isinstance(saved, dict) or not all(isinstance(name, str) for name in saved):
+        raise InputError(f"--resume: {file} was expected to hold a run's options, a mapping from their names")
+    try:
+        return vars(checked_options(Namespace(**{**vars(opt), **saved})))
+    except (InputError, TypeError) as error:
+        raise InputError(f"--resume: {file} holds options that cannot be used: {error}") from error
+
+
+def _check_training(file: Path, training: Any) -> None:
+    """Raises InputError where what a resume needs is missing in a checkpoint or of another kind."""
+    held = training if isinstance(training, dict) else {}
+    for name, kind in SAVED.items():
+        if not isinstance(held.get(name), kind) or isinstance(held[name], bool):
+            got = type(held.get(name)).__name__
+            raise InputError(f"--resume: {file} is no checkpoint to go on with: its training's {name} is {got}")
+
+
 def _resumed_file(resume: str | bool) -> Path:
     """The checkpoint that --resume means: the newest, the one given, or last.pt of the run given."""
-    file = newest_run("runs", "last.pt") if resume is True else Path(resume)
+    file = newest_run("runs", "last.pt") if isinstance(resume, bool) else Path(resume)
     if file is None:
         raise InputError("--resume: no last.pt was found below runs/; start a training, or give the file's path")
     if file.is_dir():

@@ -57,7 +57,7 @@ def prepare(opt: Namespace, callbacks: Callbacks) -> TrainState:
             f"--resume: {checkpoint.file} knows {len(checkpoint.names)} classes, but {data.file} has {data.nc}"
         )
     if checkpoint:
-        hyp = load_hyp(checkpoint.info.get("hyp") or Path(opt.save_dir) / "hyp.yaml")
+        hyp = resumed_hyp(opt, checkpoint)
     else:
         opt = fill_defaults(opt, data)
         hyp = replace(load_hyp(opt.hyp), label_smoothing=opt.label_smoothing)
@@ -84,6 +84,17 @@ def prepare(opt: Namespace, callbacks: Callbacks) -> TrainState:
     if rank() == 0:
         begin_run(state, resumed=checkpoint is not None)
     return state
+
+
+def resumed_hyp(opt: Namespace, checkpoint: Checkpoint) -> Hyp:
+    """The hyperparameters in a run's checkpoint, else those beside it. Raises InputError where they cannot be used."""
+    held = checkpoint.info.get("hyp")
+    if not held:
+        return load_hyp(Path(opt.save_dir) / "hyp.yaml")
+    try:
+        return load_hyp(held)
+    except InputError as error:
+        raise InputError(f"--resume: {checkpoint.file}: {error}") from error
 
 
 def training_device(opt: Namespace) -> torch.device:

@@ -18,6 +18,7 @@ COLUMNS = (
     *(f"x/{setting}" for setting in ("lr0", "lr1", "lr2", "temperature")),
 )
 OPTIONAL = ("x/temperature",)  # only where a dynamic layer is in the model
+LONGEST_EPOCH = 12  # digits: Python refuses to read thousands of them
 
 
 class CsvLogger:
@@ -76,11 +77,18 @@ class CsvLogger:
 
     def _rows_before(self, epoch: int) -> list[dict[str, str]]:
         """The rows of earlier epochs that are in the file; a last row that was cut off in writing is dropped."""
-        with open(self.file, encoding="utf-8", newline="") as stream:
-            table = [[cell.strip() for cell in line] for line in csv.reader(stream) if line]
+        try:
+            with open(self.file, encoding="utf-8", newline="") as stream:
+                table = [[cell.strip() for cell in line] for line in csv.reader(stream) if line]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"expected a table of results in {self.file}, got: {error}") from error
         if table and table[0][0] != "epoch":
             raise InputError(
                 f"expected a results file whose first column is `epoch`, got `{table[0][0]}` in {self.file}"
             )
         whole = [dict(zip(table[0], line, strict=True)) for line in table[1:] if len(line) == len(table[0])]
-        return [row for row in whole if row["epoch"].isdecimal() and int(row["epoch"]) < epoch]
+        return [row for row in whole if _is_number(row["epoch"]) and int(row["epoch"]) < epoch]
+
+
+def _is_number(cell: str) -> bool:
+    return cell.isdecimal() and len(cell) < LONGEST_EPOCH

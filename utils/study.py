@@ -3,14 +3,15 @@ share, and the optuna objects around it. Not for what is searched, nor for train
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from utils.errors import InputError
-from utils.evolution import Range, TrialResult, drawn_hyp
+from utils.evolution import METRICS, Range, TrialResult, drawn_hyp
 from utils.hyp import Hyp
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ OPENING_PAUSES_S = (0.3, 0.6, 1.2, 0)  # before it is tried again: of processes 
 STARTUP_TRIALS = 10  # drawn at random before the sampler learns from them
 UNPRUNED_TRIALS = 5  # that must be complete before one is pruned
 RESULT = "result"  # the attribute of a trial that holds what it reached
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, AssertionError)
+LONGEST_REASON = 300  # characters
 SETTINGS = "settings"  # the attribute of a study that holds what all its trials share
 
 
@@ -80,7 +83,34 @@ def open_study(url: str, name: str, *, seed: int, warmup: int) -> "Study":
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
             problem = error
             time.sleep(seconds)
-    raise InputError(f"the study's database {without_password(url)} cannot be opened: {problem}") from problem
+        except UNREADABLE as error:
+            told = f"{type(error).__name__}: {_line(error)}"
+            raise InputError(f"the study in {without_password(url)} is damaged or none of --evolve: {told}") from error
+    raise InputError(f"the study's database {without_password(url)} cannot be opened: {_line(problem)}") from problem
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:LONGEST_REASON]
+
+
+@contextmanager
+def readable(url: str) -> Iterator[None]:
+    """Raises InputError where what is read of a study inside is not as ours: the database may be a stranger's."""
+    import optuna
+    import sqlalchemy
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (*UNREADABLE, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        told = f"{type(error).__name__}: {_line(error)}"
+        raise InputError(f"the study in {_shown(url)} is damaged or none of --evolve: {told}") from error
+
+
+def _shown(place: str) -> str:
+    """A database URL without its password, or the path of a file."""
+    return without_password(place) if "://" in place else place
 
 
 def _storage(url: str) -> "RDBStorage":
@@ -133,6 +163,10 @@ def _pruner(warmup: int) -> "BasePruner":
 def agree_on(study: "Study", settings: Mapping[str, Any], where: str) -> None:
     """Notes down what all trials of a study share, where that is new. Raises InputError where the study was begun with
     other settings: its trials could not be compared."""
+    if study.direction.name != "MAXIMIZE":
+        raise InputError(
+            f"the study in {where} looks for the lowest value: it is none of --evolve; give another --name"
+        )
     known = study.user_attrs.get(SETTINGS)
     if known is None:
         study.set_user_attr(SETTINGS, dict(settings))
@@ -158,8 +192,20 @@ def put_back(study: "Study", trial: "FrozenTrial") -> None:
 def results(study: "Study", start: Hyp) -> list[TrialResult]:
     """The study's finished trials in their order, of all processes."""
     finished = (trial for trial in study.get_trials(deepcopy=False) if RESULT in trial.user_attrs)
-    return [
-        TrialResult(number=trial.number, hyp=drawn_hyp(start, trial.params), **trial.user_attrs[RESULT])
-        for trial in finished
-        if trial.state.is_finished()
-    ]
+    return [_result(trial, start) for trial in finished if trial.state.is_finished()]
+
+
+def _result(trial: "FrozenTrial", start: Hyp) -> TrialResult:
+    """What a trial reached. Raises InputError where the database has something else in its place."""
+    try:
+        told = trial.user_attrs[RESULT]
+        return TrialResult(
+            number=trial.number,
+            state=str(told["state"]),
+            epochs=int(told["epochs"]),
+            fitness=float(told["fitness"]),
+            metrics={name: float(told["metrics"][name]) for name in METRICS},
+            hyp=drawn_hyp(start, trial.params),
+        )
+    except UNREADABLE as error:
+        raise InputError(f"the study's trial {trial.number} holds no result of --evolve: {_line(error)}") from error
