@@ -18,6 +18,8 @@ from models.frozen import frozen_copy
 from models.runtime_torch import TorchBackend
 from models.yolo import DetectionModel
 from utils.data_config import DataConfig
+from utils.dataloaders import Loader
+from utils.datasets import Sample
 from utils.errors import InputError
 from utils.log import LOGGER
 from utils.torch_utils import to_unit_float
@@ -73,15 +75,15 @@ def frozen_twin(
     backend = TorchBackend(model)
     names = common_names(backend, data, weights=file, single_cls=False)
     training = Namespace(**{**AS_VAL, **loading, "task": "train"})
-    images = calibration_loader(build_loader(Subject(file, backend, data, names, training)))
-    twin = frozen_copy(model, mean_attention(backend, images))
+    loader = build_loader(Subject(file, backend, data, names, training))
+    twin = frozen_copy(model, mean_attention(backend, calibration_loader(loader)))
     scores = side_by_side(backend, TorchBackend(twin), data, file=file, **loading)
-    result = FrozenTwin(twin, len(images.dataset), scores, data.file)
+    result = FrozenTwin(twin, min(len(loader.dataset), CALIBRATION_IMAGES), scores, data.file)
     LOGGER.warning(result.sentence()) if scores.change.map.high < 0 else LOGGER.info(result.sentence())
     return result
 
 
-def calibration_loader(loader: DataLoader) -> DataLoader:
+def calibration_loader(loader: Loader) -> DataLoader[Sample]:
     """The loader on CALIBRATION_IMAGES of its images at most, evenly spread."""
     count = len(loader.dataset)
     if count <= CALIBRATION_IMAGES:
@@ -91,12 +93,14 @@ def calibration_loader(loader: DataLoader) -> DataLoader:
 
 
 @torch.inference_mode()
-def mean_attention(backend: TorchBackend, loader: DataLoader) -> dict[str, torch.Tensor]:
+def mean_attention(backend: TorchBackend, loader: DataLoader[Sample]) -> dict[str, torch.Tensor]:
     """The mean attention (K,) of each dynamic layer over the loader's images, float64."""
     sums: dict[str, torch.Tensor] = {}
+    count = 0
     with AttentionProbe(backend.model) as probe:
         for batch in loader:
             backend(to_unit_float(batch.images, backend.device))
+            count += len(batch)
             for name, rows in probe.take().items():
                 sums[name] = sums.get(name, 0) + rows.double().sum(0)
-    return {name: total / len(loader.dataset) for name, total in sums.items()}
+    return {name: total / count for name, total in sums.items()}

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from engine.validation import (
     DEFAULT_DATA,
@@ -34,6 +33,7 @@ from utils.callbacks import Callbacks
 from utils.compare_plots import plot_comparison
 from utils.comparison import Comparison, Measured, model_names, save_csv, sentences, signed_interval, table, verdict
 from utils.data_config import DataConfig, load_data_config
+from utils.dataloaders import Loader
 from utils.errors import InputError
 from utils.files import increment_path
 from utils.log import LOGGER
@@ -92,7 +92,7 @@ def weights_to_compare(opt: Namespace) -> list[Path]:
     return weights
 
 
-def check_images(loader: DataLoader) -> None:
+def check_images(loader: Loader) -> None:
     """Raises InputError where a difference cannot be told from the images, and warns where they are few."""
     images, labels = len(loader.dataset), len(loader.dataset.index.rows)
     if images < 2 or not labels:
@@ -124,7 +124,7 @@ class MatchCollector:
         return ImageMatches(image, correct, conf=scores[:, 0], cls=scores[:, 1].astype(int), labels=labels)
 
 
-def validate_with_matches(subject: Subject, loader: DataLoader) -> tuple[Metrics, ImageMatches]:
+def validate_with_matches(subject: Subject, loader: Loader) -> tuple[Metrics, ImageMatches]:
     """What a validation gives, and the matches of each image."""
     collector, callbacks = MatchCollector(len(subject.names)), Callbacks()
     callbacks.register("on_val_image_end", collector.add)

@@ -110,7 +110,7 @@ def looked_at(
     stems, drawn_names = unique_stems(source.paths), drawable_names(predictor.names)
     for frames in source:
         first = Found(frames[0], stems[frames[0].path], NOTHING)
-        features = save_dir / first.numbered_stem if opt.visualize else None
+        features = save_dir / first.numbered_stem if save_dir and opt.visualize else None
         for frame, detections in zip(frames, predictor([frame.image for frame in frames], features), strict=True):
             found = Found(frame, stems[frame.path], detections)
             drawn = opt.view_img or not opt.nosave
@@ -147,6 +147,14 @@ def make_run_dir(opt: Namespace) -> Path | None:
 # ------------------------------------------------------------------------------------------------------------- outputs
 def opened_sinks(opt: Namespace, save_dir: Path | None, names: Mapping[int, str], *, live: bool) -> Sinks:
     """The sinks that the options ask for, by what they write."""
+    sinks = file_sinks(opt, save_dir, names, live=live) if save_dir else {}
+    if opt.view_img and can_show():
+        sinks["window"] = WindowSink()
+    return Sinks(sinks)
+
+
+def file_sinks(opt: Namespace, save_dir: Path, names: Mapping[int, str], *, live: bool) -> dict[str, Sink]:
+    """Those that write into the run directory."""
     sinks: dict[str, Sink] = {}
     if not opt.nosave:
         sinks["annotated pictures"] = AnnotatedSink(save_dir, live=live)
@@ -158,9 +166,7 @@ def opened_sinks(opt: Namespace, save_dir: Path | None, names: Mapping[int, str]
         sinks["predictions.csv"] = CsvSink(save_dir / "predictions.csv", names)
     if opt.save_json:
         sinks["predictions.json"] = JsonSink(save_dir / "predictions.json", names)
-    if opt.view_img and can_show():
-        sinks["window"] = WindowSink()
-    return Sinks(sinks)
+    return sinks
 
 
 def annotate(found: Found, names: Mapping[int, str], opt: Namespace) -> np.ndarray:

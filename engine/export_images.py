@@ -1,7 +1,7 @@
 """Real images for an export: what exported files are compared on, and what the scales of 8-bit ones come from. Not for
 labelled batches: utils/dataloaders.py."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def evenly(files: list[str], most: int) -> list[str]:
     return [files[place] for place in np.linspace(0, len(files) - 1, most).round().astype(int)]
 
 
-def fitted(images: list[np.ndarray], size_hw: tuple[int, int]) -> Tensor:
+def fitted(images: Sequence[np.ndarray], size_hw: tuple[int, int]) -> Tensor:
     """Images as a network's input (B, 3, height, width), float32, RGB in 0..1, on a border where the shape differs."""
     boxed = np.stack([letterbox(image, size_hw)[0] for image in images])[..., ::-1]  # (B, H, W, 3), RGB
     return torch.from_numpy(np.ascontiguousarray(boxed.transpose(0, 3, 1, 2))).float() / 255

@@ -142,8 +142,8 @@ def prove(
     if not seen and not nms:
         cases = [rows_compared(reference, exported, images, *size) for size in sizes(exported, size_hw)]
         note += ", so all predictions are compared"
-    batch = fitted([images[0]] * (exported.fixed_batch or 1), size_hw).to(exported.device)
-    rounds_ms = interleaved_ms([reference, exported], batch)
+    timed = fitted([images[0]] * (exported.fixed_batch or 1), size_hw).to(exported.device)
+    rounds_ms = interleaved_ms([reference, exported], timed)
     torch_ms, latency_ms = np.median(rounds_ms, 0).tolist()
     speedup = float(np.median(rounds_ms[:, 0] / rounds_ms[:, 1]))
     faults = tuple(fault for case in cases for fault in faults_of(case, tolerance))
@@ -167,7 +167,7 @@ def sizes(exported: Backend, size_hw: tuple[int, int]) -> Iterator[tuple[int, tu
     if exported.fixed_hw is None:
         strides = [side // exported.stride for side in size_hw]
         smaller = (max(strides[0] // 2, 1), max(strides[1] * 3 // 4, 1))
-        others.append(tuple(exported.stride * count for count in smaller))
+        others.append((exported.stride * smaller[0], exported.stride * smaller[1]))
     batches = [exported.fixed_batch] if exported.fixed_batch else BATCHES
     yield from ((batch, other) for other in others for batch in batches)
 
@@ -204,7 +204,8 @@ def compared(
             differences = (ours[mine] - theirs[other]).abs()[relevant]
             box_px = max(box_px, _largest(differences[:, :4]))
             score = max(score, _largest(differences[:, 4]))
-    return Case(batch, *size_hw, *counts.tolist(), box_px, score)
+    detections, lost, gained = counts.tolist()
+    return Case(batch, *size_hw, detections, lost, gained, box_px, score)
 
 
 def detections_of(predictions: Tensor, settings: Suppression, conf_thres: float) -> list[Tensor]:

@@ -73,10 +73,9 @@ def whole_strides(sides: tuple[int, ...], stride: int) -> tuple[int, ...]:
 def image_sides(imgsz: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) of --imgsz, which may be one side, pixels. Raises InputError for anything else."""
     given = (imgsz,) if isinstance(imgsz, int) else tuple(imgsz)
-    sides = given * 2 if len(given) == 1 else given
-    if len(sides) != 2 or min(sides) < 1:
+    if len(given) not in (1, 2) or min(given) < 1:
         raise InputError(f"--imgsz: expected one side or height and width in pixels, got {imgsz}")
-    return sides
+    return given[0], given[-1]
 
 
 def network_size(imgsz: int | Sequence[int], backend: Backend) -> tuple[int, int]:
@@ -84,7 +83,8 @@ def network_size(imgsz: int | Sequence[int], backend: Backend) -> tuple[int, int
     takes, else in multiples of the network's stride. Says so where that is another one."""
     sides = image_sides(imgsz)
     if backend.fixed_hw is None:
-        return whole_strides(sides, backend.stride)
+        height, width = whole_strides(sides, backend.stride)
+        return height, width
     if backend.fixed_hw != sides:
         was, now = ("{} x {}".format(*size) for size in (sides, backend.fixed_hw))
         LOGGER.warning(f"--imgsz {was}: the model was exported for {now} alone, which is taken")

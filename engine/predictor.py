@@ -66,7 +66,7 @@ class Predictor:
                 max_det=opt.max_det,
             )
         self.frames += len(images)
-        self.seen_hw = tuple(batch.shape[2:])
+        self.seen_hw = batch.shape[2], batch.shape[3]
         return [self._in_picture(rows, image.shape[:2]) for rows, image in zip(found, images, strict=True)]
 
     def _fitted(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -86,6 +86,7 @@ class Predictor:
         """Decoded predictions, with pictures of the feature maps and of the attention of dynamic layers in the folder;
         of the first picture of the batch."""
         folder.mkdir(parents=True, exist_ok=True)
+        assert isinstance(self.backend, TorchBackend), "the constructor has checked --visualize"
         model = self.backend.model
         with AttentionProbe(model) as probe, self.backend.autocast():
             for index, kind, output in model.layer_outputs(batch):

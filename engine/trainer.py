@@ -27,9 +27,10 @@ from utils.optim import temperature_at
 from utils.tally import Metrics
 
 
-def train(opt: Namespace, callbacks: Callbacks | None = None) -> Metrics:
+def train(opt: Namespace, callbacks: Callbacks | None = None) -> Metrics | None:
     """One training from the options of train.py. Returns the metrics of the best checkpoint; where several processes
-    train, those beside rank 0 return the metrics of the last epoch, and call none of the callbacks.
+    train, those beside rank 0 return the metrics of the last epoch, and call none of the callbacks. None where no
+    epoch was left to train and no best checkpoint is there.
 
     Raises InputError before anything is written where the input cannot be used, StoppedBySignal (a
     KeyboardInterrupt) after SIGINT, SIGTERM or SIGHUP, when a checkpoint is saved.

@@ -8,8 +8,6 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader
-
 from engine.attention_report import AttentionReport
 from engine.inputs import DEFAULT_IMGSZ, check_ranges, chosen_weights, data_of_run, flag_of, network_size
 from engine.validator import validate
@@ -19,7 +17,7 @@ from models.runtime_torch import TorchBackend
 from utils.callbacks import Callbacks
 from utils.coco import CocoResults, CocoScore, find_annotations
 from utils.data_config import SPLITS, DataConfig, load_data_config
-from utils.dataloaders import create_dataloader
+from utils.dataloaders import Loader, create_dataloader
 from utils.errors import InputError
 from utils.files import increment_path
 from utils.log import LOGGER
@@ -110,7 +108,7 @@ def prepared(opt: Namespace) -> Subject:
     return Subject(files[0], backend, data, names, opt)
 
 
-def validated(subject: Subject, loader: DataLoader, **options: Any) -> Metrics:
+def validated(subject: Subject, loader: Loader, **options: Any) -> Metrics:
     """validate() with the thresholds of the options; with a save_dir also pictures."""
     opt = subject.opt
     return validate(
@@ -192,7 +190,7 @@ def common_names(backend: Backend, data: DataConfig, *, weights: Path, single_cl
     return data.names
 
 
-def build_loader(subject: Subject, imgsz: int | None = None) -> DataLoader:
+def build_loader(subject: Subject, imgsz: int | None = None) -> Loader:
     """Loader of the split that --task names, in rectangular batches where the network takes them. Says what the data
     YAML set. imgsz: pixels, in place of --imgsz."""
     opt, data, backend = subject.opt, subject.data, subject.backend
@@ -245,7 +243,7 @@ def save_and_score(coco: CocoResults, file: Path) -> CocoScore | None:
         return None
 
 
-def speed_line(metrics: Metrics, loader: DataLoader) -> str:
+def speed_line(metrics: Metrics, loader: Loader) -> str:
     """The mean times of the stages."""
     times = "{:.1f} ms preprocess, {:.1f} ms inference, {:.1f} ms NMS an image".format(*metrics.speed_ms)
     return f"Speed: {times} at batch size {loader.batch_size} and {loader.dataset.imgsz} pixels"

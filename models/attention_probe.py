@@ -1,5 +1,7 @@
 """Records the attention of every dynamic layer while a model runs. What the records tell is in utils/attention.py."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -57,7 +59,7 @@ class AttentionProbe:
         """The attention temperature of each layer."""
         return {name: float(layer.attention.temperature) for name, layer in self.layers.items()}
 
-    def _recorder(self, name: str):  # noqa: ANN202  (a forward hook)
+    def _recorder(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def record(_module: nn.Module, _inputs: tuple[Tensor, ...], attention: Tensor) -> None:
             self._records[name].append(attention.detach().cpu())
 

@@ -74,6 +74,7 @@ class AutoShape(nn.Module):
         Raises InputError where an image cannot be used.
         """
         network = as_asked(self.model, amp=self.amp, augment=augment)
+        found: Detections | Tensor
         if isinstance(imgs, Tensor):
             batch = self._for_network(checked_batch(imgs, self.stride), network.device)
             found = network(batch)
@@ -94,7 +95,7 @@ class AutoShape(nn.Module):
         times.append(time_sync(network.device))
         decoded = network(batch)
         times.append(time_sync(network.device))
-        found = self._in_pictures(decoded, pictures, tuple(batch.shape[2:]))
+        found = self._in_pictures(decoded, pictures, (batch.shape[2], batch.shape[3]))
         times.append(time_sync(network.device))
         shape = tuple(batch.shape)
         return batch, Detections(pictures, found, files, names=self.names, times=times, shape=shape)

@@ -58,6 +58,10 @@ class Backend(ABC):
             return self._infer(images)
         return torch.cat([self._infer(chunk)[:count] for chunk, count in _chunks(images, self.fixed_batch)])
 
+    def with_raw(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The decoded predictions and the heads' raw maps, which a loss is computed from: of PyTorch alone."""
+        raise NotImplementedError(f"{type(self).__name__} gives no raw maps")
+
     @abstractmethod
     def _infer(self, images: Tensor) -> Tensor:
         """As __call__, for sizes that the file takes."""

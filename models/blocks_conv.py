@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from models.blocks_dynamic import Dynamic_conv2d
 
-Size = int | Sequence[int]
+Size = int | tuple[int, int]  # YAMLs have lists, which torch takes too
 
 
-def autopad(k: Size, p: Size | None = None) -> int | list[int]:
+def autopad(k: Size, p: Size | None = None) -> Size:
     """The padding that keeps the size of the image at stride 1 (half the kernel), unless p is given."""
     if p is not None:
-        return p if isinstance(p, int) else list(p)
-    return k // 2 if isinstance(k, int) else [side // 2 for side in k]
+        return p
+    return k // 2 if isinstance(k, int) else (k[0] // 2, k[1] // 2)
 
 
 def activation(act: bool | nn.Module) -> nn.Module:
@@ -68,8 +68,11 @@ class Fusable(nn.Module):
 
 def scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """bn in eval mode as y = scale * x + shift, both (C,), float64 so that folding rounds only once."""
-    scale = bn.weight.detach().double() / (bn.running_var.double() + bn.eps).sqrt()
-    return scale, bn.bias.detach().double() - bn.running_mean.double() * scale
+    mean, variance = bn.running_mean, bn.running_var
+    assert mean is not None, "a batch normalisation without running statistics"
+    assert variance is not None, "a batch normalisation without running statistics"
+    scale = bn.weight.detach().double() / (variance.double() + bn.eps).sqrt()
+    return scale, bn.bias.detach().double() - mean.double() * scale
 
 
 def fold_into_(conv: nn.Conv2d | Dynamic_conv2d, scale: Tensor, shift: Tensor) -> None:
@@ -131,7 +134,7 @@ class DyConv(Fusable):
         ratio: float = 0.25,
     ) -> None:
         super().__init__()
-        self.conv = Dynamic_conv2d(c1, c2, k, ratio, s, autopad(k, p), groups=g, bias=False, K=K)
+        self.conv = Dynamic_conv2d(c1, c2, k, ratio, s, k // 2 if p is None else p, groups=g, bias=False, K=K)
         self.bn = nn.BatchNorm2d(c2)
         self.act = activation(act)
 
@@ -176,8 +179,9 @@ class MixConv2d(Fusable):
         return self.act(self._normalise(torch.cat([conv(x) for conv in self.m], dim=1)))
 
     def _fold_(self, scale: Tensor, shift: Tensor) -> None:
-        widths = [conv.out_channels for conv in self.m]
-        for conv, part, offset in zip(self.m, scale.split(widths), shift.split(widths), strict=True):
+        convs = [conv for conv in self.m if isinstance(conv, nn.Conv2d)]
+        widths = [conv.out_channels for conv in convs]
+        for conv, part, offset in zip(convs, scale.split(widths), shift.split(widths), strict=True):
             fold_into_(conv, part, offset)
 
 

@@ -24,6 +24,8 @@ class attention2d(nn.Module):  # noqa: N801  (the published name)
     with the weights; a state dict without it loads, and the current value stays.
     """
 
+    temperature: Tensor
+
     def __init__(
         self, in_planes: int, ratios: float, K: int, temperature: float = 34, init_weight: bool = True
     ) -> None:
@@ -122,7 +124,7 @@ class Dynamic_conv2d(nn.Module):  # noqa: N801  (the published name)
                 return fn(tensor)
             return fn(tensor.flatten(0, 1)).contiguous().unflatten(0, tensor.shape[:2])
 
-        return super()._apply(convert, recurse)
+        return super()._apply(convert, recurse)  # type: ignore[no-untyped-call]  # torch's own
 
     def extra_repr(self) -> str:
         shape = f"{self.in_planes}, {self.out_planes}, kernel_size={self.kernel_size}, stride={self.stride}"

@@ -85,7 +85,7 @@ class C3(nn.Module):
         hidden = int(c2 * e)
         self.cv1 = Conv(c1, hidden, 1, 1)
         self.cv2 = Conv(c1, hidden, 1, 1)
-        self.cv3 = Conv(2 * hidden, c2, 1)
+        self.cv3: nn.Module = Conv(2 * hidden, c2, 1)
         self.m = self._inner(hidden, n, shortcut, g)
 
     def _inner(self, channels: int, n: int, shortcut: bool, g: int) -> nn.Module:

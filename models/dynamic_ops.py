@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.torch_utils import is_traced
+
 CACHE = 16e6  # bytes in the kernels of all samples from which a CPU is faster sample by sample
 MANY_PRODUCTS = 20e6  # in a sample's 1x1, from which a CPU's float32 convolution beats its batched matrix product
 KERNEL_HEAVY = 4  # numbers in a kernel for each number in an image from which the kernel's memory order counts
@@ -91,11 +93,14 @@ def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, g
 def stacked(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, geometry: Geometry) -> Tensor:
     """Each of the K kernels over the whole batch, and the K results mixed: K times the work, but the parameters stay
     constants and batch and image size stay free. For tracing and export of kernels larger than 1x1."""
-    mixed = None
-    for k in range(weight.shape[0]):
+
+    def weighted(k: int) -> Tensor:
         response = F.conv2d(x, weight[k], None if bias is None else bias[k], **vars(geometry))  # (B, O, H', W')
-        weighted = response * attention[:, k].to(response.dtype).view(-1, 1, 1, 1)
-        mixed = weighted if mixed is None else mixed + weighted
+        return response * attention[:, k].to(response.dtype).view(-1, 1, 1, 1)
+
+    mixed = weighted(0)
+    for k in range(1, weight.shape[0]):
+        mixed = mixed + weighted(k)
     return mixed
 
 
@@ -132,7 +137,7 @@ def fitting_formulation(x: Tensor, weight: Tensor) -> str:
     benchmarks/dynamic_conv.py measured them. For an empty batch and while the call is traced or exported, only "matmul"
     (1x1) and "stacked" (larger kernels) work."""
     is_pointwise = weight.shape[-2:] == (1, 1)
-    if torch.jit.is_tracing() or torch.compiler.is_exporting() or x.shape[0] == 0:
+    if is_traced() or torch.compiler.is_exporting() or x.shape[0] == 0:
         return "matmul" if is_pointwise else "stacked"
     if is_pointwise:
         return "loop" if _has_many_products(x, weight) else "matmul"
@@ -153,4 +158,4 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

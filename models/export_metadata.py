@@ -83,7 +83,7 @@ def from_texts(texts: Mapping[str, str], file: Path) -> Metadata:
 
 def from_values(content: Mapping[str, Any], file: Path) -> Metadata:
     """Metadata from parsed values. What is missing has its default. Raises InputError that names a wrong one."""
-    found = {}
+    found: dict[str, Any] = {}
     shape = content.get("shape")  # v6.1's TorchScript: (batch, channels, height, width)
     if isinstance(shape, (list, tuple)) and len(shape) == 4 and "imgsz" not in content:
         content = {**content, "imgsz": shape[2:], "batch": shape[0]}

@@ -1,8 +1,13 @@
 """Non-maximum suppression as a part of an ONNX graph, behind the network. In Python it is in utils/nms.py, whose
 detections these are."""
 
+from typing import TYPE_CHECKING
+
 from models.export_options import Suppression
 from utils.nms import MAX_SIDE, MIN_SIDE
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
 
 COLUMNS = 6  # x1, y1, x2, y2, confidence, class
 
@@ -76,7 +81,7 @@ OF_EACH_CLASS = """\
 """
 
 
-def with_suppression(network, nms: Suppression):  # noqa: ANN001, ANN201  (onnx.ModelProto, imported where it is used)
+def with_suppression(network: "ModelProto", nms: Suppression) -> "ModelProto":
     """An ONNX model whose output is decoded predictions, with suppression behind it: output (B, K, 6) [x1, y1, x2, y2,
     confidence, class] in pixels of the images, as GRAPH says. A box counts as its best class alone."""
     import onnx
@@ -104,14 +109,17 @@ def with_suppression(network, nms: Suppression):  # noqa: ANN001, ANN201  (onnx.
     return joined
 
 
-def _dimensions(output) -> tuple[int | str, int | str, int]:  # noqa: ANN001  (onnx.ValueInfoProto)
+def _dimensions(output: "ValueInfoProto") -> tuple[int | str, int | str, int]:
     """Batch, boxes and columns, the free ones as names."""
-    names = ("batch", "boxes", "columns")
-    dimensions = output.type.tensor_type.shape.dim
-    return tuple(d.dim_value if d.HasField("dim_value") else name for d, name in zip(dimensions, names, strict=True))
+    batch, boxes, columns = output.type.tensor_type.shape.dim
+    return (
+        batch.dim_value if batch.HasField("dim_value") else "batch",
+        boxes.dim_value if boxes.HasField("dim_value") else "boxes",
+        columns.dim_value,
+    )
 
 
-def _rename_output_(joined, name: str) -> None:  # noqa: ANN001  (onnx.ModelProto)
+def _rename_output_(joined: "ModelProto", name: str) -> None:
     """Gives the one output the network's name, which becomes `decoded` inside, in place."""
     last = joined.graph.output[0].name
     for node in joined.graph.node:

@@ -2,6 +2,7 @@
 suppression that may be put behind the network (models/export_nms.py)."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from models.export_options import Exportable, ExportOptions, example
 from models.yolo import DetectionModel
 from utils.extras import need
 from utils.quiet import quiet
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 INPUT, OUTPUT = "images", "output"
 GRAPH_OPSET = 18  # from which on torch's newer exporter writes; it cannot write older ones
@@ -76,7 +80,7 @@ def _from_graph(network: Exportable, images: Tensor, file: Path, options: Export
     )
 
 
-def _simplified(content):  # noqa: ANN001, ANN202  (onnx.ModelProto: the package is imported where it is used)
+def _simplified(content: "ModelProto") -> "ModelProto":
     import onnxslim
 
     return onnxslim.slim(content)

@@ -39,7 +39,7 @@ class ExportOptions:
         batch_size: images at a time.
         dynamic: batch, height and width stay free; imgsz_hw and batch_size are then those of the example alone.
         half: 16-bit weights; images and predictions stay float32.
-        int8: 8-bit weights and activations, scaled on calibration().
+        int8: 8-bit weights and activations, scaled on calibration_images().
         calibration: makes a fresh iterator over images for int8: float32 (1, 3, height, width), RGB in 0..1, real ones.
         nms: suppression inside the file, None for decoded predictions (B, N, 5 + nc).
         train: a file to be trained on: the heads' raw maps, batch normalisation as a layer.
@@ -66,6 +66,11 @@ class ExportOptions:
     inplace: bool = False
     workspace: float = 4.0
     verbose: bool = False
+
+    def calibration_images(self) -> Iterator[Tensor]:
+        """Those of calibration(), for a function that quantizes."""
+        assert self.calibration, "int8 without images for its calibration"
+        return self.calibration()
 
 
 class Exportable(nn.Module):

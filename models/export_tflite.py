@@ -85,5 +85,5 @@ class _Calibration:
         self.options = options
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for images in self.options.calibration():
+        for images in self.options.calibration_images():
             yield {self.input: images.permute(0, 2, 3, 1).repeat(self.options.batch_size, 1, 1, 1).numpy()}

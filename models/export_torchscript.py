@@ -2,6 +2,7 @@
 models/runtime_torchscript.py."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,6 +35,7 @@ def export_torchscript(model: DetectionModel, file: Path, options: ExportOptions
 
 def set_inplace_(model: nn.Module, inplace: bool) -> None:
     """Whether activations write into their input, in place."""
+    module: Any  # of any class, with that attribute or without
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = inplace

@@ -121,9 +121,8 @@ def _classes(columns: int, file: Path) -> int:
 def _warn_of_suppression(file: Path, metadata: Metadata) -> None:
     if not metadata.names:
         raise InputError(f"{file}: a file with suppression inside must tell its class names, and has none")
-    LOGGER.warning(
-        f"{file} has its own suppression inside ({_told(metadata.nms)}): what that drops, no threshold brings back"
-    )
+    settings = _told(metadata.nms or {})
+    LOGGER.warning(f"{file} has its own suppression inside ({settings}): what that drops, no threshold brings back")
 
 
 def _told(facts: Mapping[str, Any]) -> str:

@@ -74,6 +74,10 @@ class FixedSizeDetect(nn.Module):
     size_hw in pixels; unit_wh: the pixels that a box's 1 stands for, (1, 1) for boxes in pixels.
     """
 
+    xy_scale: Tensor
+    xy_shift: Tensor
+    wh_scale: Tensor
+
     def __init__(self, detect: Detect, size_hw: tuple[int, int], unit_wh: tuple[int, int]) -> None:
         super().__init__()
         self.m, self.na, self.no = detect.m, detect.na, detect.no
@@ -103,4 +107,4 @@ def _constants(detect: Detect, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor
         cells.append(grid.repeat(detect.na, 1))
         strides.append(stride.expand(len(grid) * detect.na, 2))
         anchors.append((anchors_in_cells * stride).repeat_interleave(len(grid), dim=0))
-    return tuple(torch.cat(levels).unsqueeze(0) for levels in (cells, strides, anchors))
+    return torch.cat(cells)[None], torch.cat(strides)[None], torch.cat(anchors)[None]

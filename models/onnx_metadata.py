@@ -63,6 +63,7 @@ def _text(value: memoryview | int) -> str:
 def _fields(content: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     """(number, value) of each field of a protobuf message. Raises ValueError or IndexError for what is none."""
     place = 0
+    value: memoryview | int
     while place < len(content):
         key, place = _varint(content, place)
         number, kind = key >> 3, key & 7

@@ -20,16 +20,16 @@ class DnnBackend(ExportedBackend):
 
         check_is_file(file)
         metadata = from_texts(texts_of(file), file)
-        batch, _, *size_hw = image_shape_of(file)
+        batch, _, height, width = image_shape_of(file)
         if metadata.nms:
             raise InputError(f"--dnn: OpenCV cannot run the suppression inside {file} (--nms)")
-        if None in size_hw:
+        if height is None or width is None:
             raise InputError(f"--dnn takes files of one image size, and {file} is free in it (--dynamic)")
         try:
             self.network = cv2.dnn.readNetFromONNX(str(file))
         except cv2.error as error:
             raise InputError(f"{file}: OpenCV cannot read it: {one_line(error)}") from error
-        super().__init__(file, metadata, device, fixed_hw=tuple(size_hw), fixed_batch=batch)
+        super().__init__(file, metadata, device, fixed_hw=(height, width), fixed_batch=batch)
 
     def _run(self, images: Tensor) -> Tensor:
         import cv2

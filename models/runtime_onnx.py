@@ -1,6 +1,7 @@
 """ONNX files in ONNX Runtime. Not for OpenCV (models/runtime_dnn.py), nor for writing them (models/export_onnx.py)."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ class OnnxBackend(ExportedBackend):
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
-def _providers(device: torch.device) -> list:
+def _providers(device: torch.device) -> list[Any]:
     import onnxruntime
 
     if device.type != "cuda":
@@ -73,5 +74,5 @@ def _providers(device: torch.device) -> list:
     return ["CPUExecutionProvider"]
 
 
-def _told(inputs: list) -> str:
+def _told(inputs: list[Any]) -> str:
     return ", ".join(f"{entry.name} {entry.type} {entry.shape}" for entry in inputs[:5]) or "none"

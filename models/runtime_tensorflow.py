@@ -59,7 +59,7 @@ class TensorFlowBackend(ExportedBackend):
         except self.tf.errors.OpError as error:
             shape = tuple(images.shape)
             raise InputError(f"{self.file}: TensorFlow fails on images {shape}: {one_line(error)}") from error
-        return in_pixels(torch.from_numpy(predictions), tuple(images.shape[2:]))
+        return in_pixels(torch.from_numpy(predictions), (images.shape[2], images.shape[3]))
 
 
 class SavedModelBackend(TensorFlowBackend):

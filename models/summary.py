@@ -6,7 +6,7 @@ import math
 import warnings
 from copy import deepcopy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ def model_table(model: DetectionModel) -> str:
     lines = [f"\n{'':>3}{'from':>18}{'n':>3}{'params':>10}  {'module':<40}{'arguments':<30}"]
     for row, layer in zip(model.rows, model.model, strict=True):
         source = f"{row.source!s:>18}{row.repeats:>3}{row.parameters:>10}"
-        lines.append(f"{row.index:>3}{source}  {layer.type:<40}{row.arguments:<30}")
+        lines.append(f"{row.number:>3}{source}  {layer.type:<40}{row.arguments:<30}")
     return "\n".join(lines)
 
 
@@ -98,7 +98,7 @@ def dynamic_costs(model: DetectionModel, imgsz: int = USUAL_SIDE) -> list[Dynami
     shapes, image, scale = _shapes_only(model, imgsz)
     macs: dict[nn.Module, int] = {}
 
-    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(layer: Dynamic_conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         macs[layer] = macs.get(layer, 0) + _dynamic_macs(layer, inputs, output)
 
     layers = dynamic_layers(shapes)
@@ -143,7 +143,7 @@ def _shapes_only(model: DetectionModel, imgsz: int) -> tuple[DetectionModel, Ten
     return deepcopy(model).to("meta"), image, (imgsz / side) ** 2
 
 
-def _count_dynamic(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _count_dynamic(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     """Adds the multiply-adds of one call to layer.total_ops, thop's counter."""
     layer.total_ops += _dynamic_macs(layer, inputs, output)
 

@@ -120,7 +120,7 @@ def _max_pool2d(x: Value, size: Sequence[int], stride: Sequence[int] = (), paddi
 
 def _upsample_nearest2d(x: Value, size: Sequence[int] | None, scales: Sequence[float] | None) -> Value:
     pixels = last(x)
-    size = size or [int(side * scale) for side, scale in zip(pixels.shape[1:3], scales, strict=True)]
+    size = size or [int(side * scale) for side, scale in zip(pixels.shape[1:3], scales or (), strict=True)]
     return Value(tf.image.resize(pixels, size, "nearest"), True)
 
 

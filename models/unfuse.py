@@ -19,7 +19,7 @@ def unfused(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """
     whole = dict(state)
     blocks = [(name, block) for name, block in model.named_modules() if isinstance(block, (Conv, DyConv))]
-    fused = [(name, block.bn.eps) for name, block in blocks if _is_fused(name, block, state)]
+    fused = [(name, block.bn.eps) for name, block in blocks if block.bn and _is_fused(name, block, state)]
     for name, eps in fused:
         bias = whole.pop(f"{name}.conv.bias")
         whole |= {f"{name}.bn.{key}": tensor for key, tensor in _adding(bias, eps).items()}

@@ -58,6 +58,9 @@ class Inert:
     """Stands in for a class or function that a pickle names. Calling, creating or filling it keeps the arguments and
     runs nothing. Subclasses carry the name: `type(stand_in).__name__`."""
 
+    args: tuple[Any, ...]
+    state: Any
+
     def __new__(cls, *args: Any) -> "Inert":
         self = super().__new__(cls)
         self.args, self.state = args, None
@@ -172,7 +175,7 @@ def _globals_in_pickle(file: BinaryIO, path: Path) -> Iterator[str]:
             if count > MOST_OPCODES:
                 raise InputError(f"{path} was refused: its structure has more than {MOST_OPCODES} parts")
             if opcode.name in ("GLOBAL", "INST"):
-                yield re.sub(r"^__builtin__\b", "builtins", argument).replace(" ", ".")
+                yield re.sub(r"^__builtin__\b", "builtins", str(argument)).replace(" ", ".")
     except InputError:
         raise
     except (ValueError, struct.error, EOFError, OverflowError, MemoryError):

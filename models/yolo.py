@@ -42,6 +42,7 @@ from models.common import (
 from models.model_yaml import class_names, completed, naming
 from utils.anchors import decode, in_stride_order, make_grid
 from utils.errors import InputError
+from utils.torch_utils import is_traced
 
 LONGEST_TOLD = 300  # characters of an error or a row
 UNUSABLE = (  # what layers raise on arguments or maps that they can't use
@@ -58,6 +59,9 @@ class Detect(nn.Module):
     `anchors` (nl, na, 2) are kept in grid units and `stride` (nl,) in pixels a cell: `set_strides` fills in both.
     """
 
+    anchors: Tensor
+    stride: Tensor
+
     def __init__(self, nc: int, anchors: list[list[float]], ch: list[int]) -> None:
         super().__init__()
         self.nc, self.no = nc, nc + 5  # outputs an anchor: x, y, w, h, objectness, classes
@@ -73,7 +77,7 @@ class Detect(nn.Module):
         self.stride.copy_(strides)
         self.anchors.copy_(in_stride_order(self.anchors, self.stride) / self.stride.view(-1, 1, 1))
         for conv, stride in zip(self.m, self.stride.tolist(), strict=True):
-            bias = conv.bias.detach().view(self.na, self.no)  # a view of the parameter
+            bias = conv.get_parameter("bias").detach().view(self.na, self.no)  # a view of the parameter
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)  # 8 objects in an image of 640 pixels
             bias[:, 5:] += math.log(0.6 / (self.nc - 0.999999))  # one class is as likely as another
 
@@ -103,8 +107,8 @@ class Detect(nn.Module):
 
     def _grid(self, level: int, like: Tensor) -> Tensor:
         """Cells (ny, nx, 2) of the level; the last size is kept, but not while tracing, where it would become fixed."""
-        size_hw = like.shape[2:4]
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        size_hw = like.shape[2], like.shape[3]
+        if is_traced() or torch.compiler.is_compiling():
             # type_as: a trace keeps the device on which it was made, and is to run on others
             return make_grid(size_hw, device=like.device, dtype=like.dtype).type_as(like)
         grid = self._grids.get(level)
@@ -154,7 +158,7 @@ BLOCKS: dict[str, Spec] = {
 class Row(NamedTuple):
     """A line of the model table: what was built for one row of the YAML."""
 
-    index: int
+    number: int  # from 0
     source: int | list[int]  # `from`
     repeats: int  # after depth_multiple
     parameters: int
@@ -211,9 +215,9 @@ def _build(index: int, entry: list[Any], inputs: list[int], description: dict[st
     copies = 1 if spec.repeats else repeats
     built = [spec.build(*arguments) for _ in range(copies)]
     layer = built[0] if copies == 1 else nn.Sequential(*built)
-    layer.i, layer.f, layer.type = index, source, _qualified_name(spec.build)
-    layer.np = sum(parameter.numel() for parameter in layer.parameters())
-    row = Row(index, source, repeats, layer.np, spec.build.__name__, str(arguments))
+    parameters = sum(parameter.numel() for parameter in layer.parameters())
+    vars(layer).update(i=index, f=source, type=_qualified_name(spec.build), np=parameters)
+    row = Row(index, source, repeats, parameters, spec.build.__name__, str(arguments))
     return layer, row, _output_channels(spec, built[-1], inputs, arguments)
 
 
@@ -310,7 +314,7 @@ class DetectionModel(nn.Module):
     @property
     def detect(self) -> Detect:
         """The last layer."""
-        return self.model[-1]
+        return self.model[-1]  # type: ignore[return-value]  # parse_model accepts no other
 
     @property
     def nc(self) -> int:
@@ -335,11 +339,12 @@ class DetectionModel(nn.Module):
         last output is Detect's."""
         output: Any = images
         kept: list[Any] = []
+        layer: Any  # with the attributes that parse_model adds
         for layer in self.model:
             output = self._step(layer, output, kept)
             yield layer.i, layer.type, output
 
-    def _step(self, layer: nn.Module, previous: Any, kept: list[Any]) -> Any:
+    def _step(self, layer: Any, previous: Any, kept: list[Any]) -> Any:
         """Runs one layer and appends its output to `kept`, or None where no later layer asks for it."""
         if layer.f == -1:
             inputs = previous
@@ -385,7 +390,7 @@ class DetectionModel(nn.Module):
             row = self.rows[reached[-1]]
             reason = " ".join(str(error).split())[:LONGEST_TOLD]
             raise InputError(
-                f"layer {row.index} ({row.type}) does not fit its inputs {str(row.source)[:60]}: {reason}"
+                f"layer {row.number} ({row.type}) does not fit its inputs {str(row.source)[:60]}: {reason}"
             ) from error
         finally:
             self.train()

@@ -216,7 +216,7 @@ def write_table(
     stream = io.StringIO()
     writer = csv.writer(stream)
     writer.writerow(COLUMNS)
-    chosen = {("all", "all"): np.ones(len(counts), bool)}
+    chosen: dict[tuple[int | str, str], np.ndarray] = {("all", "all"): np.ones(len(counts), bool)}
     chosen |= {(cls, names[cls]): counts[:, cls] > 0 for cls in np.flatnonzero(counts.any(0)).tolist()}
     for layer in layers:
         whole = (layer.variation, layer.mixture_change, class_share(layer, counts), layer.temperature)

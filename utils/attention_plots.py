@@ -117,8 +117,8 @@ def _stacked_bars(axes: "Axes", rows: Sequence[np.ndarray], texts: Sequence[str]
         axes.barh(place, row, left=starts, height=0.8, color=colours[: len(row)], edgecolor="white", linewidth=0.6)
         for start, share, colour in zip(starts, row, colours, strict=False):
             if share >= NUMBERED_SHARE:
-                text = {"s": f"{share:.2f}", "color": _ink_on(colour), "fontsize": 7}
-                axes.text(start + share / 2, place, ha="center", va="center_baseline", **text)
+                middle, ink = start + share / 2, _ink_on(colour)
+                axes.text(middle, place, f"{share:.2f}", color=ink, fontsize=7, ha="center", va="center_baseline")
     axes.set_yticks(places, texts)
     axes.set(xlim=(0, 1), ylim=(places[-1] + 0.55, -0.55))
 

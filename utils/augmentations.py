@@ -219,10 +219,11 @@ def visible_boxes(
 
 
 def _warp_image(image: np.ndarray, matrix: np.ndarray, to_hw: tuple[int, int]) -> np.ndarray:
-    border = {"dsize": to_hw[::-1], "borderValue": (GREY,) * 3}
+    height, width = to_hw
+    border = (GREY, GREY, GREY)
     if matrix[2, :2].any():
-        return cv2.warpPerspective(image, matrix, **border)
-    return cv2.warpAffine(image, matrix[:2], **border)
+        return cv2.warpPerspective(image, matrix, (width, height), borderValue=border)
+    return cv2.warpAffine(image, matrix[:2], (width, height), borderValue=border)
 
 
 def _warp_points(points_xy: np.ndarray, matrix: np.ndarray) -> np.ndarray:

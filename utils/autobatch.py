@@ -4,6 +4,7 @@ what a training step is: that comes as a function."""
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def unknown_meter() -> MemoryMeter:
     return MemoryMeter(lambda: None, lambda: None, lambda _: None, fraction=0.9, most=FALLBACK)
 
 
-METERS = {"cuda": cuda_meter, "cpu": lambda _: cpu_meter()}
+METERS: dict[str, Callable[[torch.device], MemoryMeter]] = {"cuda": cuda_meter, "cpu": lambda _: cpu_meter()}
 
 
 def fitted_batch_size(sizes: Sequence[int], peaks: Sequence[int], limit: float) -> int | None:
@@ -87,7 +88,7 @@ def measured_peaks(step: Callable[[int], object], meter: MemoryMeter, room: floa
     peaks: list[int] = []
     for size in TRIED:
         try:
-            peak = meter.peak_of(lambda size=size: step(size))
+            peak = meter.peak_of(partial(step, size))
         except torch.OutOfMemoryError:
             break
         if peak is None:

@@ -27,7 +27,7 @@ def plot_comparison(comparison: Comparison, file: Path) -> None:
     height = 1.7 + (len(names) + 0.5) * (0.14 + ROW_INCHES * len(comparison.models))
     figure, axes = new_figure(1, 2, size_inches=(12, height), sharey=True)
     _draw_bars(axes[0, 0], comparison.models, rows)
-    _draw_intervals(axes[0, 1], comparison.others, rows)
+    _draw_intervals(axes[0, 1], comparison, rows)
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].set_ylim(len(names) - 0.5, -0.6)
     left_out = len(comparison.models[0].metrics.per_class) - len(rows)
@@ -69,18 +69,19 @@ def _draw_bars(axes: "Axes", models: Sequence[Measured], rows: Sequence[int]) ->
     axes.set_xlim(0, 1.08 * max(0.01, *(row.map for model in models for row in model.metrics.per_class)))
 
 
-def _draw_intervals(axes: "Axes", others: Sequence[Measured], rows: Sequence[int]) -> None:
+def _draw_intervals(axes: "Axes", comparison: Comparison, rows: Sequence[int]) -> None:
     axes.axvline(0, color=INK, linewidth=1)
+    others = comparison.others
     apart = 0.8 / (len(others) + 1)
-    beside = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 7.5}  # x in widths of the axes
-    for number, model in enumerate(others):
+    beside = axes.get_yaxis_transform()  # x in widths of the axes
+    for number, (model, change) in enumerate(zip(others, comparison.changes, strict=True)):
         classes = (model.metrics.per_class[row].cls for row in rows)
-        intervals = [model.differences.map, *(model.differences.per_class[cls] for cls in classes)]
+        intervals = [change.map, *(change.per_class[cls] for cls in classes)]
         colour = SERIES[number % len(SERIES)]
         for row, interval in enumerate(intervals):
             y = row + (number - (len(others) - 1) / 2) * apart
             axes.plot((interval.low, interval.high), (y, y), color=colour, linewidth=2.4 if row == 0 else 1.6)
-            axes.text(1.02, y, signed_interval(interval), color=colour, **beside)
+            axes.text(1.02, y, signed_interval(interval), color=colour, fontsize=7.5, va="center", transform=beside)
             face = "white" if interval.covers_zero else colour
             axes.plot(
                 interval.value,

@@ -53,6 +53,11 @@ class Comparison:
         """All but the first."""
         return self.models[1:]
 
+    @property
+    def changes(self) -> list[Differences]:
+        """Those of the others to the first."""
+        return [model.differences for model in self.others if model.differences]
+
 
 # ------------------------------------------------------------------------------------------------------------- in words
 def signed_interval(interval: Interval) -> str:
@@ -70,8 +75,8 @@ def verdict(interval: Interval) -> str:
 def sentences(comparison: Comparison) -> list[str]:
     """One for mAP50-95 and one for mAP50 of each model after the first."""
     first, told = comparison.models[0].name, []
-    for model in comparison.others:
-        for quantity, interval in (("mAP50-95", model.differences.map), ("mAP50", model.differences.map50)):
+    for model, change in zip(comparison.others, comparison.changes, strict=True):
+        for quantity, interval in (("mAP50-95", change.map), ("mAP50", change.map50)):
             told.append(_sentence(model.name, first, quantity, interval))
     return told
 
@@ -116,7 +121,7 @@ def _cost_rows(comparison: Comparison) -> Iterator[list[str]]:
 
 def _quality_rows(comparison: Comparison) -> Iterator[list[str]]:
     scores, none = [model.metrics for model in comparison.models], [""] * len(comparison.others)
-    changes = [model.differences for model in comparison.others]
+    changes = comparison.changes
     yield _row("precision", (f"{score.precision:.3f}" for score in scores), none)
     yield _row("recall", (f"{score.recall:.3f}" for score in scores), none)
     yield _row("mAP50", (f"{score.map50:.3f}" for score in scores), (signed_interval(it.map50) for it in changes))
@@ -128,7 +133,7 @@ def _class_rows(comparison: Comparison) -> Iterator[list[str]]:
     columns = [model.metrics.per_class for model in comparison.models]
     for scores in zip(*columns, strict=True):
         cls, name = scores[0].cls, scores[0].name
-        changes = (signed_interval(model.differences.per_class[cls]) for model in comparison.others)
+        changes = (signed_interval(change.per_class[cls]) for change in comparison.changes)
         yield _row(f"  {name}", (f"{score.map:.3f}" for score in scores), changes)
 
 
@@ -160,10 +165,10 @@ def _csv_values(model: Measured) -> Iterator[tuple[str, str, float | int | None,
         yield quantity, "", getattr(model, quantity), None
     yield "precision", "all", score.precision, None
     yield "recall", "all", score.recall, None
-    yield "mAP50", "all", score.map50, change and change.map50
-    yield "mAP50-95", "all", score.map, change and change.map
+    yield "mAP50", "all", score.map50, change.map50 if change else None
+    yield "mAP50-95", "all", score.map, change.map if change else None
     for row in score.per_class:
-        yield "mAP50-95", row.name, row.map, change and change.per_class[row.cls]
+        yield "mAP50-95", row.name, row.map, change.per_class[row.cls] if change else None
 
 
 def model_names(weights: Sequence[Path]) -> list[str]:

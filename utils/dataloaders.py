@@ -73,7 +73,7 @@ class QuadCollate:
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         quads = [samples[start : start + 4] for start in range(0, len(samples), 4)]
-        merged = []
+        merged: list[Sample] = []
         for quad in quads:
             if len(quad) < 4:
                 merged.extend(map(enlarged, quad))
@@ -182,12 +182,19 @@ def worker_count(workers: int, batch_size: int) -> int:
     return min(workers, own, batch_size if batch_size > 1 else 0)
 
 
+class Loader(DataLoader[Sample]):
+    """torch's loader of Batches, which knows what it loads from."""
+
+    dataset: DetectionDataset
+    sampler: EpochSampler
+
+
 def create_dataloader(
     paths: tuple[Path, ...], *, imgsz: int, batch_size: int, stride: int = 32, nc: int | None = None,
     hyp: Hyp | None = None, augment: bool = False, rect: bool = False, pad: float = 0.0, cache: str | None = None,
     single_cls: bool = False, workers: int = 8, quad: bool = False, shuffle: bool = False, seed: int = 0,
     mosaic_until: int | None = None, share: tuple[int, int] = (0, 1), prefix: str = "",
-) -> DataLoader:  # fmt: skip
+) -> Loader:  # fmt: skip
     """Loader of Batches over the pictures of directories, list files or patterns.
 
     Its `dataset` is the DetectionDataset (see there for imgsz, hyp, augment, rect, stride, pad, cache, mosaic_until),
@@ -214,11 +221,11 @@ def create_dataloader(
 def make_dataloader(
     dataset: DetectionDataset, *, batch_size: int, workers: int = 8, quad: bool = False, shuffle: bool = False,
     seed: int = 0, share: tuple[int, int] = (0, 1),
-) -> DataLoader:  # fmt: skip
+) -> Loader:  # fmt: skip
     """Loader over a dataset that exists; see create_dataloader. Batches are the same whatever `workers` is."""
     own_batch = batch_size // share[1]
     workers = worker_count(workers, own_batch)
-    return DataLoader(
+    return Loader(
         dataset,
         batch_size=own_batch,
         sampler=EpochSampler(dataset, batch_size=batch_size, shuffle=shuffle, seed=seed, share=share),

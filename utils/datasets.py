@@ -99,7 +99,7 @@ def rect_layout(
     return order, np.ceil(sides * imgsz / stride + pad).astype(int) * stride
 
 
-class DetectionDataset(Dataset):
+class DetectionDataset(Dataset[Sample]):
     """Samples of an index, addressed by key = epoch * len(dataset) + number, so that a sample depends on the seed, the
     epoch and its number alone: not on workers, nor on what was asked for before.
 
@@ -119,7 +119,8 @@ class DetectionDataset(Dataset):
             raise InputError(f"--cache: expected one of {list(IMAGE_STORES)}, got {cache!r}")
         self.index, self.imgsz, self.hyp, self.augment, self.seed = index, imgsz, hyp, augment, seed
         self.batch_size, self.mosaic_until = batch_size, mosaic_until
-        self.order, self.batch_hw = np.arange(len(index)), None
+        self.order = np.arange(len(index))
+        self.batch_hw: np.ndarray | None = None  # of each batch; None where all pictures become square
         if rect:
             self.order, self.batch_hw = rect_layout(
                 index.sizes_wh, batch_size=batch_size, imgsz=imgsz, stride=stride, pad=pad
@@ -156,6 +157,7 @@ class DetectionDataset(Dataset):
     # ------------------------------------------------------------------------------------------------ the pipeline
 
     def _augmented(self, number: int, epoch: int) -> Scene:
+        assert self.hyp is not None, "the constructor refuses to augment without"
         rng = np.random.default_rng((self.seed, epoch, number))
         if self._has_mosaic(epoch) and rng.random() < self.hyp.mosaic:
             scene = self._mosaic(number, rng)
@@ -167,6 +169,7 @@ class DetectionDataset(Dataset):
         return self._run(FINAL_STEPS, scene, rng)
 
     def _run(self, steps: Sequence[Step], scene: Scene, rng: np.random.Generator) -> Scene:
+        assert self.hyp is not None, "the constructor refuses to augment without"
         for step in steps:
             scene = step(scene, rng, self.hyp)
         return scene
@@ -185,9 +188,8 @@ class DetectionDataset(Dataset):
         scene, original_hw = self._load(number)
         to_hw = self.imgsz if self.batch_hw is None else tuple(self.batch_hw[number // self.batch_size].tolist())
         image, ratio_wh, pad_wh = letterbox(scene.image, to_hw, scale_up=self.augment)
-        ratio_yx = tuple(
-            new / old * ratio for new, old, ratio in zip(scene.size_hw, original_hw, ratio_wh[::-1], strict=True)
-        )
+        (height, width), (old_height, old_width) = scene.size_hw, original_hw
+        ratio_yx = height / old_height * ratio_wh[1], width / old_width * ratio_wh[0]
         boxed = Scene(image, *scaled_labels(scene.labels, scene.segments, ratio_wh, pad_wh))
         return boxed, (original_hw, (ratio_yx, pad_wh))
 

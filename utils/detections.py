@@ -122,8 +122,8 @@ class Detections:
 
     def __getitem__(self, index: int | slice) -> "Detections":
         """The detections of one image, or of several, as a Detections of its own."""
-        chosen = range(self.n)[index]
-        numbers = chosen if isinstance(index, slice) else (chosen,)
+        every = range(self.n)
+        numbers: Sequence[int] = every[index] if isinstance(index, slice) else (every[index],)
         start, share = self.times[0], len(numbers) / max(self.n, 1)
         part = Detections(
             [self._plain[i] for i in numbers],

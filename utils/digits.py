@@ -19,6 +19,8 @@ MOST_OVERLAP = 0.05  # of the smaller of two boxes
 CANVAS = 128  # side in pixels of the canvas where a scan is drawn large before it is cropped and shrunk
 JPEG_QUALITY = 95
 
+Corners = tuple[int, int, int, int]  # left, top, right, bottom; pixels
+
 
 @dataclass(frozen=True)
 class Scans:
@@ -118,8 +120,8 @@ def _overlap(box_xyxy: Sequence[int], others_xyxy: Sequence[Sequence[int]]) -> f
 
 
 def _free_place(
-    rng: np.random.Generator, size_wh: tuple[int, int], picture_hw: tuple[int, int], taken_xyxy: list
-) -> tuple[int, int, int, int] | None:
+    rng: np.random.Generator, size_wh: tuple[int, int], picture_hw: tuple[int, int], taken_xyxy: list[Corners]
+) -> Corners | None:
     """Corners for a box of this size, nearly clear of the taken ones; None where 40 tries found no place."""
     for _ in range(40):
         left = int(rng.integers(1, picture_hw[1] - size_wh[0]))
@@ -141,7 +143,8 @@ def draw_picture(
     (n, 5) float32 [class, x, y, w, h] in 0..1, tight around the ink."""
     height, width = size_hw
     scene = _background(rng, size_hw)
-    classes, taken = [], []
+    classes: list[int] = []
+    taken: list[Corners] = []
     for _ in range(int(rng.integers(digits[0], digits[1] + 1))):
         chosen = int(rng.integers(len(scans.digit)))
         tall = round(float(np.exp(rng.uniform(*np.log(HEIGHT_PX)))))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -97,8 +97,8 @@ def _share(outcome: tuple[object, str | None]) -> None:
     dist.broadcast_object_list([outcome], src=0, device=torch.device("cpu"))
 
 
-def _received() -> object:
-    box = [None]
+def _received() -> Any:
+    box: list[Any] = [None]
     dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     result, problem = box[0]
     if problem is not None:

@@ -46,7 +46,7 @@ def fetch(url: str, file: str | Path, *, max_bytes: int = MAX_BYTES, timeout: fl
         size = _size(answer)
         if _is_live(answer):
             raise LiveContent(f"expected a file at {shown(url)}, got a live stream ({LIVE_CONTENT})")
-        if (size or 0) > max_bytes:
+        if size is not None and size > max_bytes:
             raise InputError(f"expected at most {_bytes(max_bytes)} at {shown(url)}, got {_bytes(size)}")
         LOGGER.info(f"Downloading {shown(url)} ({'size not told' if size is None else _bytes(size)}) to {file}")
         with atomic_write(file) as output:

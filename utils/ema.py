@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -9,8 +10,10 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 COPIED = "temperature"  # a schedule sets these; their average would lag behind it
 
+M = TypeVar("M", bound=nn.Module)
 
-class ModelEma:
+
+class ModelEma(Generic[M]):
     """A running average of a model, in eval mode and without gradients: `ema`.
 
     After n updates the old average counts decay (1 - exp(-n / tau)), which lets the first updates through almost
@@ -18,7 +21,7 @@ class ModelEma:
     they were at construction. Keys that end in "temperature" are copied.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.9999, tau: float = 2000, *, updates: int = 0) -> None:
+    def __init__(self, model: M, decay: float = 0.9999, tau: float = 2000, *, updates: int = 0) -> None:
         self.ema = deepcopy(_unwrapped(model)).eval().requires_grad_(False)
         self.base_decay = decay
         self.tau = tau
@@ -45,5 +48,7 @@ class ModelEma:
             torch._foreach_lerp_(averages, targets, 1 - self.decay)
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, (DataParallel, DistributedDataParallel)) else model
+def _unwrapped(model: M) -> M:
+    if isinstance(model, (DataParallel, DistributedDataParallel)):
+        return model.module
+    return model

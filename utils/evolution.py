@@ -84,7 +84,7 @@ def _widened(name: str, value: float) -> Range:
 def drawn_hyp(start: Hyp, values: Mapping[str, float]) -> Hyp:
     """`start` with the values that were drawn, rounded to DIGITS; a value that equals that of `start` stays exact."""
     rounded = {name: float(f"{value:.{DIGITS}g}") for name, value in values.items() if value != getattr(start, name)}
-    return replace(start, **rounded)
+    return replace(start, **rounded)  # type: ignore[arg-type]  # the fields that are whole numbers are not searched
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from utils.evolution import Range, TrialResult, best_of
 from utils.figures import INK, SERIES, new_figure, save_figure, style_axes
@@ -69,7 +69,7 @@ def _set_ticks(axes: "Axes", range_: Range) -> None:
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
 
 
-def _scatter(axes: "Axes", trials: Iterable[TrialResult], name: str, **look: object) -> None:
+def _scatter(axes: "Axes", trials: Iterable[TrialResult], name: str, **look: Any) -> None:
     points = [(getattr(trial.hyp, name), trial.fitness) for trial in trials]
     if points:
         axes.scatter(*zip(*points, strict=True), **look)

@@ -3,7 +3,7 @@ utils/curves.py."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from utils.files import atomic_write
 from utils.fonts import chart_family, drawable_names
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Grid = Literal["x", "y", "both", ""]
 INK, SOFT_INK, GRID = "#2b2f36", "#6b7280", "#e5e7eb"
 SERIES = ("#0a84ff", "#e6194b", "#12b886", "#ffb000", "#8f3fff", "#ff5a00")  # lines of one chart, told apart in print
 
@@ -20,15 +21,15 @@ def new_figure(rows: int, columns: int, *, size_inches: tuple[float, float], **s
     """(figure, its axes as an array (rows, columns)), laid out so that nothing overlaps. Any thread may call it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=size_inches, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=size_inches, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12), facecolor="white")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **subplots)
 
 
-def style_axes(axes: "Axes", title: str = "", *, x_label: str = "", y_label: str = "", grid: str = "both") -> None:
-    """Our frame, ticks, grid ("x", "y", "both" or "" for none) and texts on one pair of axes."""
+def style_axes(axes: "Axes", title: str = "", *, x_label: str = "", y_label: str = "", grid: Grid = "both") -> None:
+    """Our frame, ticks, grid ("" for none) and texts on one pair of axes."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
     axes.set_xlabel(x_label, fontsize=9, color=SOFT_INK)
     axes.set_ylabel(y_label, fontsize=9, color=SOFT_INK)

@@ -35,7 +35,7 @@ class Face(NamedTuple):
     """A font file, and which of the faces in it."""
 
     file: Path
-    index: int = 0
+    number: int = 0
 
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
@@ -116,7 +116,8 @@ def _face_index(file: Path, letters: frozenset[str]) -> int:
     wanted = next((ending for script, ending in FACES.items() if script in scripts), None)
     for index in count() if wanted and file.suffix.lower() in (".ttc", ".otc") else ():
         try:
-            if ImageFont.truetype(file, SIZE_TRIED, index=index).getname()[0].endswith(wanted):
+            family = ImageFont.truetype(file, SIZE_TRIED, index=index).getname()[0]
+            if wanted and family and family.endswith(wanted):
                 return index
         except OSError:  # no more faces
             break
@@ -126,8 +127,10 @@ def _face_index(file: Path, letters: frozenset[str]) -> int:
 @lru_cache(maxsize=256)
 def _font(face: Face | None, size: int) -> ImageFont.FreeTypeFont:
     if face is None:
-        return ImageFont.load_default(size)
-    return ImageFont.truetype(face.file, size, index=face.index)
+        font = ImageFont.load_default(size)
+        assert isinstance(font, ImageFont.FreeTypeFont), "Pillow gives a font of one size where a size was asked for"
+        return font
+    return ImageFont.truetype(face.file, size, index=face.number)
 
 
 @lru_cache(maxsize=256)

@@ -49,9 +49,7 @@ def as_picture(source: Any, number: int = 0) -> Picture:
         return Picture(_rgb_bytes(_pil_array(ImageOps.exif_transpose(source)), str(named)), _jpg(named))
     if isinstance(source, np.ndarray):
         return Picture(_rgb_bytes(source, f"image{number}"), f"image{number}.jpg")
-    raise InputError(
-        f"image{number}: expected a path, address, PIL image or array, got {type(source).__name__}"
-    )
+    raise InputError(f"image{number}: expected a path, address, PIL image or array, got {type(source).__name__}")
 
 
 def _from_file(path: Path) -> Picture:

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from typing import TextIO
 
 COLOURS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m"}  # yellow, red
 RESET = "\033[0m"
@@ -22,14 +23,14 @@ class _ByLevel(logging.Formatter):
         return f"{level} {text}"
 
 
-class _CurrentStderr(logging.StreamHandler):
+class _CurrentStderr(logging.StreamHandler[TextIO]):
     """Writes to sys.stderr as it is at the time of the message, so that redirection after import works."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
     @property
-    def stream(self):  # noqa: ANN201  (a text stream)
+    def stream(self) -> TextIO:  # type: ignore[override]  # never set, as it is another one each time
         return sys.stderr
 
 

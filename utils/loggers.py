@@ -69,7 +69,7 @@ def chosen_loggers(
     extras = {"wandb": {"entity": entity, "bbox_interval": bbox_interval}}
     chosen = {LOGGERS[name].title: partial(LOGGERS[name].make, run, **extras.get(name, {})) for name in names}
     results = partial(CsvLogger, run.directory / "results.csv", resume=run.resumed)
-    return [Guarded(title, make) for title, make in {"results.csv": results, **chosen}.items()]
+    return [Guarded("results.csv", results), *(Guarded(title, make) for title, make in chosen.items())]
 
 
 def installed(package: str) -> bool:

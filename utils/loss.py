@@ -157,7 +157,8 @@ class DetectionLoss:
 
     def _level_loss(self, level: int, maps: Tensor, targets: Tensor) -> Tensor:
         """Box, objectness and class loss (3,) of one level, before the gains."""
-        matches = to_matches(targets, self.anchors[level], maps.shape[2:4], anchor_t=self.hyp.anchor_t)
+        batch, anchors, ny, nx, _ = maps.shape
+        matches = to_matches(targets, self.anchors[level], (ny, nx), anchor_t=self.hyp.anchor_t)
         cells = maps.permute(0, 2, 3, 1, 4)  # (B, ny, nx, na, 5 + nc): the order in which channels_last computes
         box_loss = class_loss = maps.new_zeros((), dtype=torch.float32)
         overlaps = maps.new_zeros(0, dtype=torch.float32)
@@ -169,7 +170,7 @@ class DetectionLoss:
             class_loss = self._class_loss(answers[:, 5:], matches.label)
         objectness = binary_loss(
             cells[..., 4].float(),
-            objectness_target(overlaps, matches, cells.shape[:4]),
+            objectness_target(overlaps, matches, (batch, ny, nx, anchors)),
             positive_weight=self.hyp.obj_pw,
             focal_gamma=self.hyp.fl_gamma,
         )

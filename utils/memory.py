@@ -87,6 +87,6 @@ def keep_freed_memory() -> bool:
     gives large blocks back to the system, which zeroes each page of them again: a tenth of a CPU's training step.
     Returns whether the C library has such a switch (glibc: Linux). For scripts, as it holds until the process ends."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if not hasattr(library, "mallopt"):
+    if library is None or not hasattr(library, "mallopt"):
         return False
     return bool(library.mallopt(M_MMAP_MAX, 0) and library.mallopt(M_TRIM_THRESHOLD, -1))

@@ -33,14 +33,14 @@ def disagreement(model: nn.Module, images: Tensor, dtype: torch.dtype) -> float:
     for module in judged.modules():
         if isinstance(module, _DropoutNd):
             module.eval()  # chance is no disagreement
-    found = []
+    found: list[float] = []
 
     def compare(layer: nn.Module, inputs: tuple[Any, ...], full: Any) -> None:
         with torch.autocast(images.device.type, dtype=dtype):
             half = layer.forward(*inputs)
         found.extend(map(_relative_difference, _tensors(half), _tensors(full)))
 
-    for layer in judged.model:
+    for layer in judged.get_submodule("model").children():
         layer.register_forward_hook(compare)
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         judged(images)

@@ -120,7 +120,7 @@ def torchvision_operators() -> Any:
     """torch.ops.torchvision with its compiled operators. The library alone is loaded where that works, in milliseconds:
     the package around it imports torch's compiler, 1 s and 140 MB that each start of detect.py would pay."""
     package = find_spec("torchvision")
-    for library in Path(package.origin).parent.glob("_C*.so") if package else ():
+    for library in Path(package.origin).parent.glob("_C*.so") if package and package.origin else ():
         try:
             torch.ops.load_library(library)
         except OSError:  # it wants what the package prepares

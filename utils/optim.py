@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -17,7 +17,7 @@ from utils.log import LOGGER
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 WARMUP_MINIMUM = 100  # iterations
 
-OPTIMIZERS: dict[str, Callable[[list[dict], Hyp], Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], Hyp], Optimizer]] = {
     "SGD": lambda groups, hyp: SGD(groups, lr=hyp.lr0, momentum=hyp.momentum, nesterov=hyp.momentum > 0),
     "Adam": lambda groups, hyp: Adam(groups, lr=hyp.lr0, betas=(hyp.momentum, 0.999)),
     "AdamW": lambda groups, hyp: AdamW(groups, lr=hyp.lr0, betas=(hyp.momentum, 0.999)),

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -49,6 +50,12 @@ class Found:
     annotated: np.ndarray | None = None
 
     @property
+    def drawn(self) -> np.ndarray:
+        """`annotated`, for the sinks that it is drawn for."""
+        assert self.annotated is not None, "annotated is None where a sink needs it"
+        return self.annotated
+
+    @property
     def numbered_stem(self) -> str:
         """The stem, in a video or stream with the frame's number: what label files and crops are called."""
         return f"{self.stem}_{self.frame.number}" if self.frame.is_video else self.stem
@@ -83,7 +90,7 @@ class Sinks:
     def write(self, found: Found) -> None:
         """Adds one frame to each."""
         for name, sink in self._sinks.items():
-            self._try(f"writing {name} of {found.stem}", lambda sink=sink: sink.write(found))
+            self._try(f"writing {name} of {found.stem}", partial(sink.write, found))
 
     def close(self) -> None:
         """Finishes all of them."""
@@ -106,7 +113,9 @@ def unique_stems(paths: Sequence[Path]) -> dict[Path, str]:
     so on for the later ones. Letter case does not tell two apart, as on some file systems. clip.mp4 beside the picture
     clip_7.jpg is clip_2, as its frame 7 would have the picture's name; what is no image counts as a video."""
     stems: dict[Path, str] = {}
-    taken, videos, numbered = {""}, set(), set()  # all stems; those of videos; those of pictures less their number
+    taken = {""}  # all stems
+    videos: set[str] = set()
+    numbered: set[str] = set()  # stems of pictures less their number
 
     def is_free(stem: str, is_video: bool) -> bool:
         return stem not in taken and (stem not in numbered if is_video else _without_number(stem) not in videos)
@@ -163,16 +172,16 @@ class AnnotatedSink:
         """Saves the annotated picture."""
         frame = found.frame
         if not frame.is_video:
-            write_image(self.directory / f"{found.stem}{frame.path.suffix}", found.annotated)
+            write_image(self.directory / f"{found.stem}{frame.path.suffix}", found.drawn)
             return
         by_rate = (frame.number - 1) / usable_fps(frame.fps)
-        self._video(found).write(found.annotated, by_rate if frame.seconds is None else frame.seconds)
+        self._video(found).write(found.drawn, by_rate if frame.seconds is None else frame.seconds)
 
     def _video(self, found: Found) -> VideoSink:
         if found.stem not in self._videos:
             if not self.live:
                 self.close()  # the video before this one has ended
-            height, width = found.annotated.shape[:2]
+            height, width = found.drawn.shape[:2]
             file = self.directory / f"{found.stem}.mp4"
             self._videos[found.stem] = VideoSink(file, fps=found.frame.fps, size_wh=(width, height))
         return self._videos[found.stem]
@@ -313,13 +322,13 @@ class WindowSink:
 
     def write(self, found: Found) -> None:
         """Shows the picture; it stays until the next one of the same input. Raises KeyboardInterrupt for Q and Esc."""
-        height, width = found.annotated.shape[:2]
+        height, width = found.drawn.shape[:2]
         if self._sizes.get(found.stem) != (width, height):
             self._sizes[found.stem] = width, height
             scale = min(1.0, SCREEN_WH[0] / width, SCREEN_WH[1] / height)
             cv2.namedWindow(found.stem, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
             cv2.resizeWindow(found.stem, max(round(width * scale), 1), max(round(height * scale), 1))
-        cv2.imshow(found.stem, found.annotated)
+        cv2.imshow(found.stem, found.drawn)
         if cv2.waitKey(1) & 0xFF in (ord("q"), 27):  # ms: also lets the window draw itself
             raise KeyboardInterrupt
 

@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
 
     values = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.values += 1
         if self.values > MOST_VALUES:
             raise yaml.YAMLError(f"more than {MOST_VALUES} values")

@@ -268,7 +268,7 @@ def _lines(axes: "Axes", results: Mapping[str, np.ndarray], series: Mapping[str,
         axes.plot(results["epoch"], results[key], color=colour, label=label, marker=marker, markersize=4, linewidth=1.8)
     first, last = results["epoch"][0], results["epoch"][-1]
     axes.set_xlim(first - 0.02 * (last - first) - 0.2, max(last, first + 1) + 0.02 * (last - first) + 0.2)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     style_axes(axes, title, x_label="epoch")
     if present:
         add_legend(axes)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from utils.extras import need
 from utils.frames import Frame, Source
 from utils.log import LOGGER
 from utils.video import DEFAULT_FPS
+
+if TYPE_CHECKING:
+    from mss import MSS
 
 FORMS = "'screen', 'screen N', 'screen left top width height' or 'screen N left top width height'"
 
@@ -40,9 +44,12 @@ def parse_region(source: str) -> Region:
         raise InputError(f"--source: expected {FORMS} in whole numbers from 0, got '{source}'")
     values = [int(number) for number in numbers]
     monitor = values.pop(0) if len(values) in (1, 5) else 0
-    if values and min(values[2:]) < 1:
+    if not values:
+        return Region(monitor)
+    left, top, width, height = values
+    if min(width, height) < 1:
         raise InputError(f"--source: expected a width and height of at least 1 pixel, got '{source}'")
-    return Region(monitor, tuple(values) if values else None)
+    return Region(monitor, (left, top, width, height))
 
 
 class ScreenSource(Source):
@@ -58,6 +65,7 @@ class ScreenSource(Source):
         self.paths = [Path(f"screen_{region.monitor}")]
         self.skipped = []
         self._grabber = _open_grabber()
+        self._is_open = True
         try:
             self._area = _area(region, self._grabber.monitors)
             self._grab()
@@ -86,10 +94,10 @@ class ScreenSource(Source):
         """Lets go of the screen. May be called again: mss must not, where the connection was lost."""
         from mss.exception import ScreenShotError
 
-        grabber, self._grabber = self._grabber, None
-        if grabber is not None:
+        if self._is_open:
+            self._is_open = False
             with suppress(ScreenShotError):  # a connection that was lost
-                grabber.close()
+                self._grabber.close()
 
     def _grab(self) -> np.ndarray:
         from mss.exception import ScreenShotError
@@ -102,7 +110,7 @@ class ScreenSource(Source):
         return np.ascontiguousarray(bgra[..., :3])
 
 
-def _open_grabber():  # noqa: ANN202  (of the package mss, which may be missing)
+def _open_grabber() -> "MSS":
     need(["mss"], "requirements-screen.txt", purpose="--source screen")
     import mss
     from mss.exception import ScreenShotError

@@ -112,9 +112,10 @@ class Tally:
         )
 
     def draw(self, save_dir: Path, names: Mapping[int, str]) -> None:
-        """Writes the precision and recall curves and the confusion matrix."""
+        """Writes the precision and recall curves and, where it was gathered, the confusion matrix."""
         plot_curves(self.average_precision(), save_dir, names)
-        plot_confusion_matrix(self.confusion.matrix, save_dir / "confusion_matrix.png", names)
+        if self.confusion:
+            plot_confusion_matrix(self.confusion.matrix, save_dir / "confusion_matrix.png", names)
 
 
 def table_row(name: str, *cells: object) -> str:

@@ -5,7 +5,7 @@ import os
 import random
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from utils.errors import InputError
 from utils.log import LOGGER
 
 FAST_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}  # without one of them a CPU imitates bfloat16, slower than float32
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def select_device(device: str = "", *, process: int | None = None) -> torch.device:
@@ -83,7 +85,7 @@ def seed_everything(seed: int, deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.deterministic = deterministic
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs time
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is reproducible only with a fixed one
 
@@ -92,10 +94,17 @@ def random_states(device: torch.device) -> dict[str, Any]:
     """Where Python's, numpy's and torch's global generators stand, as plain data. What a training draws depends on the
     seed and the sample's number alone; these are for layers such as dropout, and for the code of listeners."""
     version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  (it is that state that is kept)
+    drawn = np.random.get_state(legacy=False)  # noqa: NPY002  (it is that state that is kept)
+    twister = drawn["state"]
     states = {
         "python": (version, torch.tensor(words), gauss),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "numpy": (
+            drawn["bit_generator"],
+            torch.from_numpy(twister["key"].astype(np.int64)),
+            twister["pos"],
+            drawn["has_gauss"],
+            drawn["gauss"],
+        ),
         "torch": torch.get_rng_state(),
     }
     if device.type == "cuda":
@@ -146,7 +155,12 @@ def to_unit_float(images: Tensor, device: torch.device, channels_last: bool = Tr
     return on_device.to(torch.float32, memory_format=layout).div_(255)
 
 
-def to_channels_last_(model: nn.Module) -> nn.Module:
+def is_traced() -> bool:
+    """Whether torch.jit.trace records what runs now."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # of no list of torch's
+
+
+def to_channels_last_(model: M) -> M:
     """Puts the (O, I, k, k) weights into channels_last order, in place; other shapes have no such order (torch's own
     Module.to raises for the (K, O, I, k, k) of dynamic layers). Returns the model."""
     for parameter in model.parameters():

@@ -135,6 +135,7 @@ class VideoSink:
         fps = usable_fps(fps)
         self._times = FrameTimes(fps)
         self._keyframe = 0  # ticks of the latest one
+        self._is_closed = False
         try:
             self._container = av.open(str(self.file), "w", format="mp4", options=CONTAINER)
             self._stream = self._container.add_stream(
@@ -182,13 +183,13 @@ class VideoSink:
 
     def close(self) -> None:
         """Finishes the file. May be called again."""
-        if self._container is None:
+        if self._is_closed:
             return
-        container, self._container = self._container, None
+        self._is_closed = True
         try:
-            container.mux(self._stream.encode(None))
+            self._container.mux(self._stream.encode(None))
         finally:
-            container.close()
+            self._container.close()
 
     def __enter__(self) -> "VideoSink":
         return self

@@ -122,7 +122,7 @@ def test_fused_weights_keep_their_dtype():
 
 
 @pytest.mark.parametrize(
-    ("k", "p", "expected"), [(1, None, 0), (3, None, 1), (6, 2, 2), ((1, 5), None, [0, 2]), ((1, 5), (0, 0), [0, 0])]
+    ("k", "p", "expected"), [(1, None, 0), (3, None, 1), (6, 2, 2), ((1, 5), None, (0, 2)), ((1, 5), (0, 0), (0, 0))]
 )
 def test_padding(k, p, expected):
     assert autopad(k, p) == expected

@@ -103,7 +103,7 @@ def test_the_tutorials_model_is_size_l():
 @pytest.mark.parametrize("size", ["n", *(pytest.param(size, marks=pytest.mark.slow) for size in "smlx")])
 def test_dyconv_models_differ_from_static_ones_in_two_layers(size):
     static, dynamic = (DetectionModel(f"models/yolov5{size}{kind}.yaml") for kind in ("", "_dyconv"))
-    differing = [row.index for row, other in zip(static.rows, dynamic.rows, strict=True) if row.type != other.type]
+    differing = [row.number for row, other in zip(static.rows, dynamic.rows, strict=True) if row.type != other.type]
     assert differing == [10, 14]
     assert [dynamic.rows[index].type for index in differing] == ["DyConv", "DyConv"]
     assert [static.rows[i].arguments for i in differing] == [dynamic.rows[i].arguments for i in differing]
