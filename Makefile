@@ -40,6 +40,7 @@ test-fast: lint
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
@@ -66,4 +67,4 @@ bench: .venv/runtime
 	set -e; for name in $(BENCHES); do echo; echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean:
-	rm -rf runs/demo .pytest_cache .ruff_cache .coverage .coverage.*
+	rm -rf runs/demo .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
