@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from engine.inputs import check_ranges, chosen_weights, image_sides
+from engine.interruption import StoppedBySignal
 from engine.served_model import ServedModel, unique_ids
 from engine.service import Service, create_app
 from engine.service_guard import LOOPBACK, Guard
@@ -90,11 +91,14 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self.service, self._deadline = service, inf
+        self.forced_by: int | None = None  # the second signal
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """A signal has come; no log line here, as it may have come in the middle of another."""
         if self.service.stopping:
             self.should_exit = self.force_exit = True
+            self.forced_by = sig
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # for each request that is cut off
         self.service.stopping = True
         self._deadline = time.monotonic() + 2 * self.service.limits.seconds
 
@@ -121,7 +125,7 @@ def run(opt: Namespace) -> None:
 
 
 def serve(service: Service, listener: socket.socket, *, allowed_hosts: list[str] | None) -> None:
-    """Answers on the socket until a signal comes."""
+    """Answers on the socket until a signal comes. Raises StoppedBySignal where a second one has cut answers off."""
     for name in ("uvicorn.error", "uvicorn.access"):  # the guard logs requests
         logging.getLogger(name).setLevel(logging.ERROR)
     guard = Guard(create_app(service), allowed_hosts=allowed_hosts)
@@ -140,7 +144,10 @@ def serve(service: Service, listener: socket.socket, *, allowed_hosts: list[str]
     for model in service.models.values():
         LOGGER.info(f"{model.id}: {model.file}, {len(model.names)} classes, {'x'.join(map(str, model.imgsz))} pixels")
     LOGGER.info(f"Serving on http://{f'[{host}]' if ':' in host else host}:{port} until Ctrl+C")
-    Server(config, service).run(sockets=[listener])
+    server = Server(config, service)
+    server.run(sockets=[listener])
+    if server.forced_by:
+        raise StoppedBySignal(server.forced_by)
     LOGGER.info("Stopped: all that was asked is answered")
 
 

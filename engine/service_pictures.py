@@ -2,7 +2,6 @@
 addresses, of which the service opens none: utils/images.py."""
 
 import io
-import threading
 import warnings
 
 import cv2
@@ -10,10 +9,9 @@ import numpy as np
 from PIL import Image
 
 from engine.service_limits import Limits, ServiceError
-from utils.images import TRUNCATED, _truncated_image
+from utils.images import TRUNCATED, truncated_image
 
 FORMATS = TRUNCATED  # what Pillow reads without starting a program
-_RESCUE = threading.Lock()  # Pillow's switch for truncated pictures is one for all threads
 
 
 def decoded_picture(content: bytes | bytearray, name: str, limits: Limits) -> np.ndarray:
@@ -23,11 +21,10 @@ def decoded_picture(content: bytes | bytearray, name: str, limits: Limits) -> np
     size_wh = _size_wh(content, name, limits)
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
+        if image is None:
+            image = truncated_image(bytes(content))
+    except Exception:  # OpenCV's own kind, and what Pillow raises besides the kinds that it documents
         image = None
-    if image is None:
-        with _RESCUE:
-            image = _truncated_image(bytes(content))
     if image is None or sorted(image.shape[:2]) != sorted(size_wh):
         raise _no_picture(name, f"{len(content)} bytes that cannot be decoded")
     return image

@@ -3,16 +3,17 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 import serve
 from tests.conftest import ROOT
 from tests.serving import SIDE, picture, tiny_weights
+from tests.utils.loopback import wait_until
 
 httpx = pytest.importorskip("httpx", reason="needs requirements-dev.txt")
 pytest.importorskip("fastapi", reason="needs requirements-serve.txt")
@@ -37,7 +38,8 @@ class Served:
             env=environment,
         )  # fmt: skip
         self.lines, self.address, self._listens = [], "", threading.Event()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         assert self._listens.wait(PATIENCE_S), self.lines
 
     def _read(self) -> None:
@@ -47,10 +49,15 @@ class Served:
                 self.address = found[0]
                 self._listens.set()
 
+    def health(self) -> int:
+        return httpx.get(f"{self.address}/healthz", timeout=60).status_code
+
     def end(self, signum=signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signum)
-        return self.process.wait(PATIENCE_S)
+        status = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        return status
 
 
 @pytest.fixture
@@ -71,15 +78,15 @@ def served(weights):
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_ends_it_well_after_what_runs_is_answered(served, signum):
     one = served("--max-mb", "1")
-    assert httpx.get(f"{one.address}/healthz").status_code == 200
+    assert one.health() == 200
     assert not any("WARNING" in line for line in one.lines)
-    answers, sent = [], threading.Event()
+    answers, sent, go = [], threading.Event(), threading.Event()
 
     def body():
         """An upload that takes its time."""
         yield b'--X\r\nContent-Disposition: form-data; name="pictures"; filename="a.png"\r\n\r\n'
         sent.set()
-        time.sleep(1)
+        assert go.wait(60)
         yield picture() + b"\r\n--X--\r\n"
 
     def ask():
@@ -89,13 +96,13 @@ def test_a_signal_ends_it_well_after_what_runs_is_answered(served, signum):
     asking = threading.Thread(target=ask)
     asking.start()
     assert sent.wait(30)
-    time.sleep(0.3)  # until the service has read it
+    one.health()  # what was sent before it has arrived
     one.process.send_signal(signum)
-    time.sleep(0.2)
-    assert httpx.get(f"{one.address}/healthz").status_code == 503
+    wait_until(lambda: one.health() == 503)
+    go.set()
     asking.join(60)
     assert answers == [200]
-    assert one.process.wait(PATIENCE_S) == 0
+    assert one.end() == 0
     assert one.lines[-1] == "Stopped: all that was asked is answered"
 
 
@@ -104,16 +111,14 @@ def test_a_second_signal_ends_it_at_once(served):
     one = served("--timeout", "3600")
     head = b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
     head += b"Content-Type: multipart/form-data; boundary=X\r\n\r\n--X\r\n"
-    import socket
-
     host, port = one.address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as slow:
         slow.sendall(head)
-        time.sleep(0.3)
+        one.health()  # what was sent before it has arrived
         one.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        assert one.process.poll() is None
-        one.end()  # an hour before the upload must have come
+        wait_until(lambda: one.health() == 503)
+        assert one.end() == 128 + signal.SIGTERM  # an hour before the upload must have come
+    assert one.lines[-1] == "Interrupted."
 
 
 def test_another_address_than_loopback_is_warned_of_and_takes_any_name(served):
@@ -150,8 +155,6 @@ def test_options_that_cannot_be_used_are_a_sentence(options, told, weights, monk
 
 
 def test_a_port_that_is_taken_is_told(weights, monkeypatch, capsys):
-    import socket
-
     monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "1000000")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])

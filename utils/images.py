@@ -4,6 +4,7 @@ or on disk. Not for labels (utils/labels.py), borders (utils/augmentations.py) o
 import io
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ DECODERS = {  # OpenCV's ways to read a colour picture, by the divisor of its si
 }  # fmt: skip
 REDUCIBLE = (".jpg", ".jpeg")  # other formats are decoded at full size in any case
 HEADS = (*TRUNCATED, "GIF", "JPEG2000", "PPM")  # formats whose size is read first: those that OpenCV reads as well
+_RESCUE = threading.Lock()  # Pillow's switch for truncated pictures is one for all threads
 READERS = min(8, os.cpu_count() or 1)  # threads that fill a cache
 
 
@@ -49,7 +51,7 @@ def read_image(path: str | Path, reduction: int = 1) -> np.ndarray:
         image = cv2.imdecode(content, DECODERS[reduction]) if content.size else None
     except (OSError, cv2.error) as error:
         raise InputError(f"expected a picture in {path}, got: {error}") from error
-    if image is None and (image := _truncated_image(content.tobytes())) is not None:
+    if image is None and (image := truncated_image(content.tobytes())) is not None:
         _tell_truncated(str(path))
     if image is None:
         raise InputError(f"expected a picture in {path}, got {content.size} bytes that cannot be decoded")
@@ -69,9 +71,14 @@ def _check_pixels(content: np.ndarray, path: str | Path) -> None:
         raise InputError(f"{path}: {too_large()}")
 
 
-def _truncated_image(content: bytes) -> np.ndarray | None:
+def truncated_image(content: bytes) -> np.ndarray | None:
     """As read_image, of a file's beginning; None where too little is there to be a picture. OpenCV from version 5 on
     gives nothing in these cases, where it once gave what there is."""
+    with _RESCUE:
+        return _rescued(content)
+
+
+def _rescued(content: bytes) -> np.ndarray | None:
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
         with warnings.catch_warnings():
