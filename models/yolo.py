@@ -367,8 +367,7 @@ class DetectionModel(nn.Module):
     def _probe_strides(self) -> Tensor:
         """Pixels a cell of each level, (nl,). A map of one cell may stand for any larger stride: then a larger image
         tells."""
-        side = PROBE_SIDE
-        heights = self._probed(side)
+        side, heights = PROBE_SIDE, self._probed(PROBE_SIDE)
         while min(heights) == 1 and side < LARGEST_PROBE:
             side *= 2
             heights = self._probed(side)
