@@ -41,7 +41,7 @@ def test_a_fixed_batch_is_filled_up_or_cut(fixed, images, batches):
 
 
 def test_another_size_than_the_one_exported_for_is_told():
-    with pytest.raises(InputError, match="exported for 32 x 64 pixels .height x width., got 64 x 32"):
+    with pytest.raises(InputError, match="images of 32 x 64 pixels .height x width., got 64 x 32"):
         Counter(fixed_hw=(32, 64))(torch.zeros(1, 3, 64, 32))
 
 
