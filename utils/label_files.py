@@ -106,7 +106,10 @@ def _from_source(source: str) -> list[str]:
     elif glob.has_magic(source):
         found = [name for name in glob.glob(source, recursive=True) if _is_image(name)]  # noqa: PTH207 (text, not Path)
     else:
-        raise InputError(f"{source}: expected a directory of images, a list file or a pattern; nothing is there")
+        raise InputError(
+            f"{source}: expected a directory of images, a list file or a pattern; nothing is there: "
+            "correct the path where it is written, as in the data YAML"
+        )
     if not found:
         raise InputError(f"{source}: no images there (suffixes looked for: {' '.join(IMAGE_SUFFIXES)})")
     return found

@@ -316,7 +316,7 @@ def _check_classes(index: LabelIndex, nc: int) -> None:
         image = int(np.searchsorted(index.offsets, wrong[0], side="right")) - 1
         raise InputError(
             f"{label_path(index.path(image))}: class {int(index.rows[wrong[0], 0])} is in it, but the data has nc={nc} "
-            f"classes, 0 to {nc - 1}"
+            f"classes, 0 to {nc - 1}: correct the label, or nc and names in the data YAML"
         )
 
 
