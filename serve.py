@@ -77,7 +77,7 @@ def _serve(opt: argparse.Namespace) -> None:
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(int(opt.max_megapixels * 1e6)))
     from utils.extras import need
 
-    need(["fastapi", "uvicorn", "python_multipart"], "requirements-serve.txt", purpose="serve.py")
+    need(["fastapi", "uvicorn"], "requirements-serve.txt", purpose="serve.py")
     from engine import server
 
     server.run(opt)

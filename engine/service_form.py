@@ -5,17 +5,11 @@ Frameworks write large uploads into temporary files, and count them once they ar
 body that is too large is refused at its first byte too many, whatever its Content-Length claims.
 """
 
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 
 from engine.service_limits import Limits, ServiceError, Share
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
+from engine.service_multipart import Multipart, MultipartError, Take, header_parameters
 
 PICTURES = "pictures"  # the field's name
 MAX_FIELDS, MAX_FIELD_BYTES = 16, 10_000
@@ -57,45 +51,33 @@ def safe_name(name: str, number: int) -> str:
 
 
 def _boundary(content_type: str) -> bytes:
-    kind, parameters = parse_options_header(content_type)
-    if kind != b"multipart/form-data":
+    kind, parameters = header_parameters(content_type)
+    if kind != "multipart/form-data":
         raise ServiceError(415, f"a body of multipart/form-data was expected, got {_told(content_type) or 'none'}")
-    if not parameters.get(b"boundary"):
+    if not parameters.get("boundary"):
         raise ServiceError(400, "multipart/form-data with a boundary was expected, got none")
-    return parameters[b"boundary"]
+    return parameters["boundary"].encode("latin-1", "replace")
 
 
 class _FormReader:
     """Puts the pieces together that the parser of multipart messages calls out."""
 
     def __init__(self, boundary: bytes, limits: Limits) -> None:
-        self.limits, self.form, self.ended = limits, Form(), False
+        self.limits, self.form = limits, Form()
         self._raw_fields: dict[str, bytearray] = {}
-        self._header_name, self._header_value = bytearray(), bytearray()
-        self._disposition = b""
-        self._take: Callable[[bytes], None] = lambda _: None
-        calls: MultipartCallbacks = {
-            "on_part_begin": self._begin_part,
-            "on_header_field": lambda data, start, end: self._header_name.extend(data[start:end]),
-            "on_header_value": lambda data, start, end: self._header_value.extend(data[start:end]),
-            "on_header_end": self._end_header,
-            "on_headers_finished": self._begin_content,
-            "on_part_data": lambda data, start, end: self._take(data[start:end]),
-            "on_end": self._end,
-        }
         try:
-            self._parser = MultipartParser(boundary, calls)
-        except FormParserError as error:
+            self._parts = Multipart(boundary, self._begin_part)
+        except MultipartError as error:
             raise _broken(str(error)) from error
 
     def feed(self, chunk: bytes) -> None:
         try:
-            self._parser.write(chunk)
-        except FormParserError as error:
+            self._parts.feed(chunk)
+        except MultipartError as error:
             raise _broken(str(error)) from error
 
     def result(self) -> Form:
-        if not self.ended:
+        if not self._parts.ended:
             raise _broken("it ends before its last boundary")
         if not self.form.pictures:
             raise ServiceError(422, f"at least one file in the field {PICTURES!r} was expected, got none")
@@ -106,24 +88,14 @@ class _FormReader:
                 raise ServiceError(400, f"{name}: text in UTF-8 was expected, got other bytes") from error
         return self.form
 
-    def _begin_part(self) -> None:
-        self._disposition = b""
+    def _begin_part(self, disposition: str) -> Take:
+        kind, parameters = header_parameters(disposition)
+        name = parameters.get("name", "")
+        if kind != "form-data" or not name:
+            raise MultipartError("a part of it has no name")
+        return self._new_picture(parameters.get("filename", "")) if name == PICTURES else self._new_field(name)
 
-    def _end_header(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            self._disposition = bytes(self._header_value)
-        self._header_name.clear()
-        self._header_value.clear()
-
-    def _begin_content(self) -> None:
-        kind, parameters = parse_options_header(self._disposition)
-        name = parameters.get(b"name", b"").decode("utf-8", "replace")
-        if kind != b"form-data" or not name:
-            raise _broken("a part of it has no name")
-        filename = parameters.get(b"filename", b"").decode("utf-8", "replace")
-        self._take = self._new_picture(filename) if name == PICTURES else self._new_field(name)
-
-    def _new_picture(self, filename: str) -> Callable[[bytes], None]:
+    def _new_picture(self, filename: str) -> Take:
         number = len(self.form.pictures) + 1
         if number > self.limits.pictures:
             raise ServiceError(413, f"at most {self.limits.pictures} pictures a request were expected, got more")
@@ -131,7 +103,7 @@ class _FormReader:
         self.form.pictures.append(upload)
         return upload.content.extend
 
-    def _new_field(self, name: str) -> Callable[[bytes], None]:
+    def _new_field(self, name: str) -> Take:
         if name in self._raw_fields:
             raise ServiceError(422, f"{_told(name)}: one value was expected, got several")
         if len(self._raw_fields) == MAX_FIELDS:
@@ -144,9 +116,6 @@ class _FormReader:
                 raise ServiceError(413, f"{_told(name)}: at most {MAX_FIELD_BYTES} bytes were expected, got more")
 
         return take
-
-    def _end(self) -> None:
-        self.ended = True
 
 
 def _broken(told: str) -> ServiceError:

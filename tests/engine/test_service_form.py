@@ -2,12 +2,9 @@ import asyncio
 
 import pytest
 
+from engine.service_form import MAX_FIELDS, read_form, safe_name
 from engine.service_limits import Limits, ServiceError, UploadMemory
 from engine.service_options import DetectOptions, parse_fields
-
-pytest.importorskip("python_multipart", reason="needs requirements-serve.txt")
-
-from engine.service_form import MAX_FIELDS, read_form, safe_name
 
 KIND = "multipart/form-data; boundary=XX"
 LIMITS = Limits(pictures=2, bytes=100_000)
@@ -69,6 +66,13 @@ REFUSED = {
     "many fields": (form(PICTURE, *(part(f"f{i}", "") for i in range(MAX_FIELDS + 1))), KIND, 413),
     "many pictures": (form(PICTURE, PICTURE, PICTURE), KIND, 413),
     "many bytes": (form(part("pictures", b"1" * 100_000, "a")), KIND, 413),
+    "text before the first part": (b"hello\r\n" + form(PICTURE), KIND, 400),
+    "text behind a boundary": (b"--XX hello\r\n" + PICTURE, KIND, 400),
+    "two dispositions": (
+        form(b"--XX\r\n" + 2 * b'Content-Disposition: form-data; name="a"\r\n' + b"\r\n1\r\n"),
+        KIND,
+        400,
+    ),
     "many bytes before the first part": (b"1" * 200_000, KIND, 400),
 }
 
