@@ -5,6 +5,7 @@ import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from models.backend import Backend
 from utils.data_config import find_data_yaml
@@ -13,6 +14,7 @@ from utils.files import newest_run
 from utils.log import LOGGER
 
 DEFAULT_IMGSZ = 640  # pixels
+FAR = 1.5  # times as large, or as small: v6.1's scale augmentation makes objects seen at up to so much
 
 
 def flag_of(name: str) -> str:
@@ -83,9 +85,20 @@ def network_size(imgsz: int | Sequence[int], backend: Backend) -> tuple[int, int
     takes, else in multiples of the network's stride. Says so where that is another one."""
     sides = image_sides(imgsz)
     if backend.fixed_hw is None:
+        warn_of_other_size(sides, backend.trained_with.get("imgsz"))
         height, width = whole_strides(sides, backend.stride)
         return height, width
     if backend.fixed_hw != sides:
         was, now = ("{} x {}".format(*size) for size in (sides, backend.fixed_hw))
         LOGGER.warning(f"--imgsz {was}: the model was exported for {now} alone, which is taken")
     return backend.fixed_hw
+
+
+def warn_of_other_size(sides: tuple[int, int], trained_at: Any) -> None:
+    """Says so where images are fitted into a size far from the one that the weights were trained at (pixels; anything
+    else is taken as not known): objects then have sizes that the network has never seen."""
+    if isinstance(trained_at, int) and trained_at > 0 and not 1 / FAR < max(sides) / trained_at < FAR:
+        LOGGER.warning(
+            f"--imgsz {max(sides)}: the weights were trained at {trained_at} pixels, and what they find at a size far "
+            f"from that can be nonsense; --imgsz {trained_at} is the size they know"
+        )

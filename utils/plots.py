@@ -237,10 +237,20 @@ def read_results(csv_file: str | Path) -> dict[str, np.ndarray]:
     return dict(zip(table[0], values.T, strict=True))
 
 
+def without_skipped(results: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns with NaN, which lines leave out, where an epoch was not validated: its losses and metrics are all
+    zeros there (--noval)."""
+    validated = [key for key in results if key.startswith(("val/", "metrics/"))]
+    if not validated:
+        return dict(results)
+    skipped = ~np.any([results[key] != 0 for key in validated], axis=0)
+    return {key: np.where(skipped, np.nan, values) if key in validated else values for key, values in results.items()}
+
+
 def plot_results(csv_file: str | Path, file: str | Path | None = None) -> Path:
     """Charts results.csv: losses of training and validation, precision, recall, mAP, learning rates and temperature.
     Returns the picture's path, by default results.png beside it."""
-    results = read_results(csv_file)
+    results = without_skipped(read_results(csv_file))
     file = Path(file or Path(csv_file).with_suffix(".png"))
     figure, axes = new_figure(2, 3, size_inches=(13, 7.5))
     for column, (key, title) in enumerate((("box", "Box loss"), ("obj", "Objectness loss"), ("cls", "Class loss"))):
@@ -264,7 +274,7 @@ def _lines(axes: "Axes", results: Mapping[str, np.ndarray], series: Mapping[str,
     """The named columns over the epochs; those that the file lacks are left out."""
     present = {key: label for key, label in series.items() if key in results}
     for colour, (key, label) in zip(SERIES, present.items(), strict=False):
-        marker = "o" if len(results["epoch"]) < 15 else None
+        marker = "o" if np.isfinite(results[key]).sum() < 15 else None
         axes.plot(results["epoch"], results[key], color=colour, label=label, marker=marker, markersize=4, linewidth=1.8)
     first, last = results["epoch"][0], results["epoch"][-1]
     axes.set_xlim(first - 0.02 * (last - first) - 0.2, max(last, first + 1) + 0.02 * (last - first) + 0.2)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.inputs import check_ranges, chosen_weights, data_of_run, whole_strides
+from engine.inputs import check_ranges, chosen_weights, data_of_run, warn_of_other_size, whole_strides
 from tests.conftest import ROOT
 from utils.errors import InputError
 
@@ -17,6 +17,24 @@ from utils.errors import InputError
 def test_sides_are_rounded_up_to_strides_and_it_is_said(sides, rounded, capfd):
     assert whole_strides(sides, 32) == rounded
     assert ("--imgsz" in capfd.readouterr().err) == (sides != rounded)
+
+
+@pytest.mark.parametrize(
+    ("trained_at", "sides", "warns"),
+    [
+        (None, (640, 640), False),
+        ("640", (64, 64), False),
+        (0, (64, 64), False),
+        (640, (640, 640), False),
+        (640, (832, 480), False),
+        (96, (640, 640), True),
+        (640, (320, 320), True),
+        (320, (96, 480), True),
+    ],
+)
+def test_a_size_far_from_the_trainings_is_warned_of(trained_at, sides, warns, capfd):
+    warn_of_other_size(sides, trained_at)
+    assert (f"--imgsz {trained_at} is the size they know" in capfd.readouterr().err) == warns
 
 
 def test_weights_default_to_the_newest_best(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from utils.plots import (
     plot_labels,
     plot_results,
     read_results,
+    without_skipped,
 )
 
 NAMES = {0: "cat", 1: "dog"}
@@ -139,3 +140,26 @@ def test_pictures_of_many_labels_count_a_selection(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.plots.MOST_COUNTED", 10)
     plot_labels(np.full((25, 5), 0.5, np.float32), {0: "a"}, tmp_path)
     assert titles == ["bars 25", "9 of 25"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"epoch": []}, {"epoch": []}),
+        ({"epoch": [0, 1], "train/box_loss": [0, 0]}, {"epoch": [0, 1], "train/box_loss": [0, 0]}),
+        (
+            {"epoch": [0, 1, 2], "train/box_loss": [3, 2, 0], "val/box_loss": [0, 0, 2], "metrics/mAP_0.5": [0, 0, 0]},
+            {
+                "epoch": [0, 1, 2],
+                "train/box_loss": [3, 2, 0],
+                "val/box_loss": [np.nan, np.nan, 2],
+                "metrics/mAP_0.5": [np.nan, np.nan, 0],
+            },
+        ),
+    ],
+)
+def test_epochs_that_were_not_validated_are_gaps(columns, expected):
+    results = without_skipped({key: np.array(values, float) for key, values in columns.items()})
+    assert list(results) == list(expected)
+    for key, values in expected.items():
+        np.testing.assert_array_equal(results[key], values)
