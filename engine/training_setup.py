@@ -318,8 +318,10 @@ def begin_run(state: TrainState, *, resumed: bool) -> None:
     state.callbacks.run("on_pretrain_routine_end", labels=state.train_loader.dataset.index.rows)
     kind = "bfloat16" if state.amp_dtype is torch.bfloat16 else "float16" if state.amp_dtype else "float32"
     layers = len(dynamic_layers(state.model))
+    batches = (state.opt.epochs - state.progress.epoch) * len(state.train_loader)
+    steps = batches // state.schedule.at(state.opt.epochs * len(state.train_loader)).accumulate
     LOGGER.info(
         f"Image sizes {state.opt.imgsz} train and val, {kind}, {state.train_loader.num_workers} loader workers, "
-        f"{layers} dynamic layers\nLogging to {state.run_dir}\n"
+        f"{layers} dynamic layers, about {steps} optimizer steps\nLogging to {state.run_dir}\n"
         f"Training epochs {state.progress.epoch} to {state.opt.epochs - 1} ..."
     )
