@@ -31,6 +31,7 @@ PLACES = re.compile(
 UNUSABLE_INPUT = ("InputError", "TrainingDiverged", "LiveContent")  # InputError and what it is the base of
 # Reasons that the reader of a file, which catches them, puts behind the file's name: raised in -> caught in.
 REASONS = {
+    "engine/service_multipart.py": "engine/service_form.py",
     "models/build_limits.py": "models/yolo.py",
     "models/export_metadata.py": "models/export_metadata.py",
     "models/onnx_metadata.py": "models/onnx_metadata.py",
