@@ -4,6 +4,7 @@ engine/service.py."""
 import json
 import logging
 import socket
+import sys
 import time
 from argparse import Namespace
 from math import inf
@@ -33,6 +34,7 @@ RANGES = {
     "timeout": (1, inf),
 }
 CONNECTIONS = 256  # at a time
+SWITCH_SECONDS = 0.0005  # Python's 0.005 lets the network's thread wait for the others at each of its layers
 HEAD_SECONDS = 10  # for the head of a request to arrive, and for what is left of a body that was answered
 
 
@@ -112,6 +114,7 @@ def run(opt: Namespace) -> None:
     """Serves with the options of serve.py until SIGINT or SIGTERM. Raises InputError where they, the weights or the
     address cannot be used."""
     check_ranges(opt, RANGES)
+    sys.setswitchinterval(SWITCH_SECONDS)
     image_sides(opt.imgsz)
     files = chosen_weights(opt.weights)
     with listening(opt.host, opt.port) as listener:

@@ -29,7 +29,7 @@ from utils.class_names import class_numbers
 from utils.errors import InputError
 
 PAGE = Path(__file__).parent / "page"
-DECODERS = min(4, os.cpu_count() or 1)  # threads
+DECODERS = min(8, max(1, (os.cpu_count() or 1) // 2))  # threads; the other cores are the network's
 REFUSALS = {
     404: "a path that /docs describes was expected, got another one",
     405: "a method that /docs names for this path was expected, got another one",

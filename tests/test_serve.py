@@ -55,6 +55,10 @@ class Served:
     def end(self, signum=signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signum)
+        return self.status()
+
+    def status(self) -> int:
+        """The exit status, once it has ended and its lines are read."""
         status = self.process.wait(PATIENCE_S)
         self._reader.join(PATIENCE_S)
         return status
@@ -102,7 +106,7 @@ def test_a_signal_ends_it_well_after_what_runs_is_answered(served, signum):
     go.set()
     asking.join(60)
     assert answers == [200]
-    assert one.end() == 0
+    assert one.status() == 0
     assert one.lines[-1] == "Stopped: all that was asked is answered"
 
 

@@ -350,6 +350,29 @@ def test_while_stopping_what_runs_is_answered_and_the_rest_refused(files):
         assert first.result().status_code == 200
 
 
+# ---------------------------------------------------------------------------------------------------------- other files
+def test_an_exported_file_for_one_size_and_batch_is_served(files, tmp_path):
+    import export
+
+    copy = tmp_path / "tiny.pt"
+    copy.write_bytes(files[0].read_bytes())
+    export.run(weights=str(copy), include=["torchscript"], imgsz=[SIDE], batch_size=2, device="cpu")
+    service = made_service([copy, copy.with_suffix(".torchscript")])
+    with running(service) as address:
+        told = httpx.get(f"{address}/v1/models").json()["models"][1]
+        assert told["id"] == "tiny-2"
+        assert told["imgsz"] == [SIDE, SIDE]
+        assert told["dynamic_layers"] == []
+        assert told["parameters"] is None
+        contents = [picture(size_wh=(64, 64), seed=seed) for seed in range(3)]
+        found = [sent(address, *contents, **SURE, model=ident).json()["pictures"] for ident in ("tiny", "tiny-2")]
+        assert "attention" not in sent(address, picture(), model="tiny-2", attention="true").json()["pictures"][0]
+    for one, other in zip(*found, strict=True):
+        assert one["detections"]
+        boxes = [[box["xyxy"] for box in picture["detections"]] for picture in (one, other)]
+        np.testing.assert_allclose(*boxes, atol=0.05)
+
+
 # ------------------------------------------------------------------------------------------------------------- pictures
 def test_pictures_are_turned_upright_and_truncated_ones_rescued(address):
     from io import BytesIO
