@@ -260,7 +260,7 @@ def test_concurrent_requests_share_batches(files):
 
 
 def test_a_full_queue_is_429_and_a_slow_model_504(files):
-    service = made_service(files[:1], queue=2, seconds=1.5)
+    service = made_service(files[:1], queue=2, seconds=4)
     batcher = service.batchers["best"]
     held, go, answer = threading.Event(), threading.Event(), batcher._answer
 
@@ -281,7 +281,7 @@ def test_a_full_queue_is_429_and_a_slow_model_504(files):
         assert refused.headers["retry-after"] == "1"
         assert "2 waiting pictures" in refused.json()["error"]
         assert first.result().status_code == waiting.result().status_code == 504
-        assert waiting.result().json() == {"error": "an answer was expected in 1.5 s"}
+        assert waiting.result().json() == {"error": "an answer was expected in 4 s"}
         go.set()
         assert sent(address, picture()).status_code == 200
         assert batcher.jobs == 2  # nobody waited for the two of the second request
