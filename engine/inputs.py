@@ -85,7 +85,7 @@ def network_size(imgsz: int | Sequence[int], backend: Backend) -> tuple[int, int
     takes, else in multiples of the network's stride. Says so where that is another one."""
     sides = image_sides(imgsz)
     if backend.fixed_hw is None:
-        warn_of_other_size(sides, backend.trained_with.get("imgsz"))
+        tell_other_size(sides, backend.trained_with.get("imgsz"))
         height, width = whole_strides(sides, backend.stride)
         return height, width
     if backend.fixed_hw != sides:
@@ -94,11 +94,12 @@ def network_size(imgsz: int | Sequence[int], backend: Backend) -> tuple[int, int
     return backend.fixed_hw
 
 
-def warn_of_other_size(sides: tuple[int, int], trained_at: Any) -> None:
+def tell_other_size(sides: tuple[int, int], trained_at: Any) -> None:
     """Says so where images are fitted into a size far from the one that the weights were trained at (pixels; anything
-    else is taken as not known): objects then have sizes that the network has never seen."""
+    else is taken as not known). That is right for pictures which are as much larger or smaller than those of the
+    training; in others, objects have sizes that the network has never seen."""
     if isinstance(trained_at, int) and trained_at > 0 and not 1 / FAR < max(sides) / trained_at < FAR:
-        LOGGER.warning(
-            f"--imgsz {max(sides)}: the weights were trained at {trained_at} pixels, and what they find at a size far "
-            f"from that can be nonsense; --imgsz {trained_at} is the size they know"
+        LOGGER.info(
+            f"--imgsz {max(sides)}, and the weights were trained at {trained_at}: that suits pictures whose objects have "
+            f"as many pixels as in the training; if nothing or nonsense is found, try --imgsz {trained_at}"
         )

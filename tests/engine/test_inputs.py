@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.inputs import check_ranges, chosen_weights, data_of_run, warn_of_other_size, whole_strides
+from engine.inputs import check_ranges, chosen_weights, data_of_run, tell_other_size, whole_strides
 from tests.conftest import ROOT
 from utils.errors import InputError
 
@@ -20,7 +20,7 @@ def test_sides_are_rounded_up_to_strides_and_it_is_said(sides, rounded, capfd):
 
 
 @pytest.mark.parametrize(
-    ("trained_at", "sides", "warns"),
+    ("trained_at", "sides", "told"),
     [
         (None, (640, 640), False),
         ("640", (64, 64), False),
@@ -32,9 +32,9 @@ def test_sides_are_rounded_up_to_strides_and_it_is_said(sides, rounded, capfd):
         (320, (96, 480), True),
     ],
 )
-def test_a_size_far_from_the_trainings_is_warned_of(trained_at, sides, warns, capfd):
-    warn_of_other_size(sides, trained_at)
-    assert (f"--imgsz {trained_at} is the size they know" in capfd.readouterr().err) == warns
+def test_a_size_far_from_the_trainings_is_told(trained_at, sides, told, capfd):
+    tell_other_size(sides, trained_at)
+    assert (f"try --imgsz {trained_at}" in capfd.readouterr().err) == told
 
 
 def test_weights_default_to_the_newest_best(tmp_path, monkeypatch):
