@@ -100,6 +100,6 @@ def tell_other_size(sides: tuple[int, int], trained_at: Any) -> None:
     training; in others, objects have sizes that the network has never seen."""
     if isinstance(trained_at, int) and trained_at > 0 and not 1 / FAR < max(sides) / trained_at < FAR:
         LOGGER.info(
-            f"--imgsz {max(sides)}, and the weights were trained at {trained_at}: that suits pictures whose objects have "
-            f"as many pixels as in the training; if nothing or nonsense is found, try --imgsz {trained_at}"
+            f"--imgsz {max(sides)}, and the weights were trained at {trained_at}: that suits pictures whose objects "
+            f"have as many pixels as in the training; if nothing or nonsense is found, try --imgsz {trained_at}"
         )
