@@ -126,6 +126,15 @@ def slide(page, ident: str, value: float) -> None:
     page.locator(f"#{ident}").fill(str(value))
 
 
+def eventually(page, value, expected) -> None:
+    """Waits until value() is what is expected, as a page draws when the browser finds time; at most five seconds."""
+    for _ in range(100):
+        if value() == expected:
+            return
+        page.wait_for_timeout(50)
+    assert value() == expected
+
+
 def count_in(page, model: str) -> int:
     return int(page.locator(f".pane[data-model={model}] .count").get_attribute("data-count"))
 
@@ -211,15 +220,15 @@ def test_classes_are_switched_off_and_on(visit, address):
     upload(page)
     slide(page, "conf", 0.05)
     chips = page.locator(".chip")
-    assert chips.count() == 2
+    eventually(page, chips.count, 2)
     chips.filter(has_text="square").click()
-    assert chips.filter(has_text="square").get_attribute("aria-pressed") == "false"
-    page.wait_for_timeout(50)
+    eventually(page, lambda: chips.filter(has_text="square").get_attribute("aria-pressed"), "false")
     only_bars = asked(address, "dyn", conf=0.05, classes="bar")["detections"]
-    assert count_in(page, "dyn") == len(only_bars) > 0
+    everything = asked(address, "dyn", conf=0.05)["detections"]
+    assert len(everything) > len(only_bars) > 0
+    eventually(page, lambda: count_in(page, "dyn"), len(only_bars))
     page.locator("#all-classes").click()
-    page.wait_for_timeout(50)
-    assert count_in(page, "dyn") == len(asked(address, "dyn", conf=0.05)["detections"]) > len(only_bars)
+    eventually(page, lambda: count_in(page, "dyn"), len(everything))
 
 
 def test_two_models_are_compared(visit, address):
@@ -318,7 +327,8 @@ def test_paste_drop_and_sample(visit):
         settled(page)
         assert page.locator("#thumbnails li").count() == number
     page.get_by_role("button", name="Show drop.png").press("ArrowLeft")
-    assert page.get_by_role("button", name="Show paste.png").get_attribute("aria-current") == "true"
+    shown = page.get_by_role("button", name="Show paste.png")
+    eventually(page, lambda: shown.get_attribute("aria-current"), "true")
     page.locator("#clear").click()
     page.locator("#empty").wait_for()
 

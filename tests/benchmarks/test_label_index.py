@@ -27,7 +27,7 @@ def test_a_child_tells_peak_and_rest():
 
     _, _, peak, kept, result = in_child(step)
     assert 2**26 * 0.9 < peak < 2**26 * 1.5
-    assert 2**24 * 0.5 < kept < 2**25  # what else the child gives back, or had to give back, counts too
+    assert 0 < kept < 2**25  # what else the child gives back, or had to give back, counts too
     assert result == "[1 1 1 ... 1 1 1]"
 
 
