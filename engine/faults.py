@@ -11,8 +11,6 @@ from utils.distributed import world_size
 from utils.errors import is_of_dead_worker, is_out_of_memory
 from utils.log import LOGGER
 
-__all__ = ["is_of_dead_worker", "resume_command", "saved_or_told", "sentence_about", "stripped_or_told"]
-
 
 def saved_or_told(file: Path, snapshot: dict[str, Any], *, kept: Path | None) -> bool:
     """Saves a checkpoint (see models.weights.save_checkpoint), in a folder that is made anew where it was deleted.

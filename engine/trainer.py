@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from engine.faults import is_of_dead_worker, resume_command, saved_or_told, sentence_about, stripped_or_told
+from engine.faults import resume_command, saved_or_told, sentence_about, stripped_or_told
 from engine.interruption import StoppedBySignal
 from engine.training_epoch import mean_losses, trained_batches
 from engine.training_setup import prepare
@@ -20,7 +20,7 @@ from models.runtime_torch import TorchBackend, load_torch
 from models.weights import save_checkpoint
 from utils.callbacks import Callbacks
 from utils.distributed import any_rank, main_decides, process_group, rank
-from utils.errors import InputError
+from utils.errors import InputError, is_of_dead_worker
 from utils.log import LOGGER
 from utils.metrics import class_weights, fitness, image_weights
 from utils.optim import temperature_at
