@@ -23,7 +23,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import quantiles
 
 import cv2
 import numpy as np
@@ -144,15 +144,12 @@ def report(weights: str, source: str, opt: argparse.Namespace) -> None:
     rate = ratios({name: [1 / s for s in seconds] for name, seconds in times.items()}, REFERENCE)[SERVICE]
     LOGGER.info(f"\nThroughput of the service: {spread(rate)} times that of {REFERENCE}.")
     LOGGER.info(f"Lost: {clients.lost} of {len(clients.latencies)}; detections an answer: {sorted(clients.answers)}.")
-    cuts = quantiles(clients.latencies, n=100)
+    latencies = clients.latencies[pictures:]  # without those of the round that does not count
+    cuts = quantiles(latencies, n=100)
     told = ", ".join(f"p{percent} {1e3 * cuts[percent - 1]:.0f} ms" for percent in (50, 95, 99))
-    LOGGER.info(f"Latency: {told}, longest {1e3 * max(clients.latencies):.0f} ms.")
+    LOGGER.info(f"Latency: {told}, longest {1e3 * max(latencies):.0f} ms.")
     if None not in memory:
-        half = len(memory) // 2
-        LOGGER.info(
-            f"Memory of the service: {memory[0]:.0f} MB after the first round, {median(memory[:half]):.0f} in the "
-            f"first half of the rounds, {median(memory[half:]):.0f} in the second, {memory[-1]:.0f} at the end."
-        )
+        LOGGER.info(f"Memory of the service after each round: {', '.join(f'{mb:.0f}' for mb in memory)} MB.")
 
 
 def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
@@ -163,7 +160,7 @@ def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or a CUDA device number")
     parser.add_argument("--batch", type=int, default=16, help="pictures a batch")
     parser.add_argument("--clients", type=int, default=16, help="requests at a time")
-    parser.add_argument("--batches", type=int, default=4, help="batches a round")
+    parser.add_argument("--batches", type=int, default=12, help="batches a round")
     parser.add_argument("--rounds", type=int, default=9, help="rounds, and one that does not count")
     return parser.parse_args(argv)
 
