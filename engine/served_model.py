@@ -105,7 +105,6 @@ class ServedModel:
         time_sync(device)
         inference_ms = 1000 * (time.perf_counter() - begun)
         self._batches += 1
-        import sys; print(f"INF {inference_ms:.0f}", file=sys.stderr)
         answers = []
         for row, (job, seconds) in enumerate(zip(jobs, waited_s, strict=True)):
             begun = time.perf_counter()
