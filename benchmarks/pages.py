@@ -12,10 +12,10 @@ CHINESE = {
     "model": "模型",
     "parameters (M)": "参数量 (M)",
     "latency (ms)": "延迟 (ms)",
-    "latency / static (middle half of the rounds)": "延迟 / 静态(中间一半的轮次)",
+    "latency / static (middle half of the rounds)": "延迟 / 静态（中间一半的轮次）",
     "variant": "变体",
     "seeds": "种子数",
-    "against static, seed by seed": "与 static 之差(逐个种子)",
+    "against static, seed by seed": "与 static 之差（逐个种子）",
 }
 PAGES: dict[Path, Mapping[str, str]] = {  # and what the cells of a table are called there
     ROOT / "docs" / "dynamic.md": {},
