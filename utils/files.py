@@ -1,4 +1,5 @@
-"""Paths that are searched, numbered or written safely. Not for what stands in the files."""
+"""Finds files, numbers the directories of runs, and writes files so that none is left half. Not for what stands in the
+files."""
 
 import contextlib
 import os
@@ -38,17 +39,22 @@ def _next_numbered(path: Path) -> Path:
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
     """A binary file to write to, which becomes `path` at the end of the block, whole or not at all: a neighbouring
-    temporary file is flushed to the disk and renamed. On an exception the old file stays and the temporary one goes.
-    An OSError (no space, ...) names the file."""
+    temporary file is written and then renamed. On an exception the old file stays and the temporary one goes. An
+    OSError (no space, ...) names the file.
+
+    sync: waits until the file is on the disk, so that a power cut, too, leaves the old or the new one whole. That takes
+    milliseconds. Without it only a power cut can harm: files of the last seconds may then be empty or missing.
+    """
     target = Path(os.path.realpath(path))  # unlike resolve() it takes links in a circle, which are replaced
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
         _remove(temporary)
@@ -58,7 +64,8 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     except BaseException:
         _remove(temporary)
         raise
-    _sync(target.parent)
+    if sync:
+        _sync(target.parent)
 
 
 def _remove(temporary: Path) -> None:
@@ -67,8 +74,8 @@ def _remove(temporary: Path) -> None:
 
 
 def replace_synced(source: Path, target: Path) -> None:
-    """Renames a file, or a folder to where none is, which is on the disk before it has its new name: after a power cut
-    there is the old or the new one, whole."""
+    """Renames a file, or a folder whose new name is free, after everything in it has reached the disk: after a power
+    cut there is the old or the new one, whole."""
     for file in [source, *(source.rglob("*") if source.is_dir() else [])]:
         _sync(file)
     source.replace(target)
@@ -76,8 +83,8 @@ def replace_synced(source: Path, target: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Makes what a file holds, or the names in a directory, survive a power cut. Where a system can't sync what is not
-    open for writing, its file system decides."""
+    """Makes what a file holds, or the names in a directory, survive a power cut. Windows cannot do that for what is not
+    open for writing: there it is left to the file system."""
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -1,5 +1,5 @@
 """What a detection leaves behind: annotated pictures and videos, label files, crops, tables, a window. Each is a sink
-with write() and close(), and Sinks is several of them; which are open is for engine/detector.py to say."""
+with write() and close(), and Sinks is several of them. Not which of them a run uses: engine/detector.py."""
 
 import csv
 import json
@@ -21,6 +21,7 @@ from utils.annotator import crop_box
 from utils.boxes import xyxy2xywhn
 from utils.coco import category_ids, image_id, result_rows
 from utils.errors import InputError
+from utils.files import atomic_write
 from utils.label_files import IMAGE_SUFFIXES
 from utils.log import LOGGER
 from utils.sources import Frame
@@ -39,7 +40,7 @@ class Found:
 
     Attributes:
         frame: the picture, without boxes.
-        stem: the name of its outputs, unique in the run.
+        stem: what its outputs are called, without suffix; unique in the run, and the same for all frames of a video.
         detections: float32 (n, 6) [x1, y1, x2, y2, confidence, class], whole pixels of the frame, most confident first.
         annotated: the picture with boxes, BGR uint8 (h, w, 3); None where no sink needs it.
     """
@@ -57,7 +58,7 @@ class Found:
 
     @property
     def numbered_stem(self) -> str:
-        """The stem, in a video or stream with the frame's number: what label files and crops are called."""
+        """What its label file and crops are called: the stem, of a frame of a video or stream with its number."""
         return f"{self.stem}_{self.frame.number}" if self.frame.is_video else self.stem
 
 
@@ -72,12 +73,13 @@ class Sink(Protocol):
 
 
 class Sinks:
-    """Several sinks as one, by what they write: {"annotated pictures": AnnotatedSink(...)}. Where one of them fails (a
-    disk is full, a directory read-only), the log tells what and why, it gets no more frames of that picture, video or
-    stream, and everything else goes on. Use as a context manager, or call close().
+    """Several sinks as one, by what they write: {"annotated pictures": AnnotatedSink(...)}. Iteration gives the sinks.
 
-    failed: what is not complete, such as "writing labels of street", in the order in which it failed. Iteration gives
-    the sinks.
+    Where one of them fails (a disk is full, a directory read-only), the log tells what and why, it gets no more frames
+    of that picture, video or stream, and everything else goes on. Use as a context manager, or call close().
+
+    Attributes:
+        failed: what is not complete, such as "writing labels of street", in the order in which it failed.
     """
 
     def __init__(self, sinks: Mapping[str, Sink]) -> None:
@@ -109,47 +111,63 @@ class Sinks:
 
 
 def unique_stems(paths: Sequence[Path]) -> dict[Path, str]:
-    """The name of each input's outputs: its stem, and where two share one (bus.jpg, bus.png, other/bus.jpg) bus_2 and
-    so on for the later ones. Letter case does not tell two apart, as on some file systems. clip.mp4 beside the picture
-    clip_7.jpg is clip_2, as its frame 7 would have the picture's name; what is no image counts as a video."""
+    """What the outputs of each input are called: its stem, and where an earlier input has that (bus.jpg, bus.png,
+    other/bus.jpg) bus_2, bus_3 and so on. Letter case does not tell two apart, as on some file systems.
+
+    What is no image counts as a video, and its frames have names too: clip.mp4 becomes clip_2 beside the picture
+    clip_7.jpg, which else would have the name of its frame 7.
+    """
     stems: dict[Path, str] = {}
-    taken = {""}  # all stems
+    taken = {""}  # of all inputs so far
     videos: set[str] = set()
-    numbered: set[str] = set()  # stems of pictures less their number
+    pictures_unnumbered: set[str] = set()  # of clip_7.jpg: clip
 
     def is_free(stem: str, is_video: bool) -> bool:
-        return stem not in taken and (stem not in numbered if is_video else _without_number(stem) not in videos)
+        clashes = stem in pictures_unnumbered if is_video else _without_number(stem) in videos
+        return stem not in taken and not clashes
 
     for path in dict.fromkeys(paths):
-        stem, number, is_video = path.stem, 1, path.suffix.lower().lstrip(".") not in IMAGE_SUFFIXES
+        is_video = path.suffix.lower().lstrip(".") not in IMAGE_SUFFIXES
+        stem, number = path.stem, 1
         while not is_free(stem.casefold(), is_video):
             number += 1
             stem = f"{path.stem}_{number}"
         stems[path] = stem
         taken.add(stem.casefold())
-        (videos if is_video else numbered).add(stem.casefold() if is_video else _without_number(stem.casefold()))
+        if is_video:
+            videos.add(stem.casefold())
+        else:
+            pictures_unnumbered.add(_without_number(stem.casefold()))
     return stems
 
 
 def _without_number(stem: str) -> str:
-    """clip_7 -> clip; a stem that does not end so as it is."""
+    """clip_7 -> clip; a stem without a number at its end stays as it is."""
     return re.sub(r"_\d+$", "", stem)
 
 
 def safe_file_name(name: str) -> str:
-    """A class name as the name of a directory: without separators, control characters and what else file systems
-    refuse. Names come from checkpoints, so they could otherwise lead out of the run directory."""
+    """A class name as the name of a directory: separators, control characters and what else file systems refuse become
+    `_`. Names come from checkpoints, so they could otherwise lead out of the run directory."""
     return re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).strip(". ") or "_"
 
 
 def write_image(file: Path, image: np.ndarray) -> Path:
-    """Writes BGR uint8 (h, w, 3); returns the path, whose suffix is .jpg where OpenCV cannot encode the given one."""
+    """Writes BGR uint8 (h, w, 3), whole or not at all. Returns the path: with .jpg for a suffix that OpenCV
+    cannot encode. Raises InputError where the format has no room for so large a picture."""
     file = file if file.suffix.lower() in WRITABLE else file.with_suffix(".jpg")
     encoded, data = cv2.imencode(file.suffix.lower(), image)
     if not encoded:
         raise InputError(f"expected a picture that can be encoded for {file}, got {image.shape[1]} x {image.shape[0]}")
-    file.write_bytes(data.tobytes())
+    write_whole(file, data.tobytes())
     return file
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """One of many small outputs: whole or not at all where the disk is full or the run is killed. A power cut may cost
+    those of the last seconds: waiting for the disk after each would take longer than detecting."""
+    with atomic_write(file, sync=False) as stream:
+        stream.write(content)
 
 
 class AnnotatedSink:
@@ -157,7 +175,7 @@ class AnnotatedSink:
     frame of another size than the first one's is fitted into it.
 
     Args:
-        live: the frames are of streams, side by side. Else videos come one after the other.
+        live: the frames are of streams, whose videos are open side by side. Else videos come one after the other.
 
     Differs from v6.1: each frame is shown at its own time, so that a stream from which frames are dropped plays no
     faster than it was.
@@ -174,8 +192,8 @@ class AnnotatedSink:
         if not frame.is_video:
             write_image(self.directory / f"{found.stem}{frame.path.suffix}", found.drawn)
             return
-        by_rate = (frame.number - 1) / usable_fps(frame.fps)
-        self._video(found).write(found.drawn, by_rate if frame.seconds is None else frame.seconds)
+        seconds = (frame.number - 1) / usable_fps(frame.fps) if frame.seconds is None else frame.seconds
+        self._video(found).write(found.drawn, seconds)
 
     def _video(self, found: Found) -> VideoSink:
         if found.stem not in self._videos:
@@ -195,7 +213,7 @@ class AnnotatedSink:
 
 class LabelSink:
     """labels/<stem>[_frame].txt: `cls x y w h [conf]`, normalised centre and size, least confident first; no file where
-    nothing is found.
+    nothing is found. A file is whole or not there.
 
     Differs from v6.1: a file left by an earlier run in the same directory is replaced, not appended to.
     """
@@ -213,7 +231,7 @@ class LabelSink:
         if not lines:
             file.unlink(missing_ok=True)
             return
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_whole(file, ("\n".join(lines) + "\n").encode())
         self.count += 1
 
     def close(self) -> None:
@@ -248,7 +266,8 @@ class CropSink:
 
     @staticmethod
     def _free_file(found: Found, folder: Path, counts: Counter[Path]) -> Path:
-        """The next file in a class's folder that is not there; counts how many were tried in each folder."""
+        """The first file name in a class's folder that is not in use. `counts`, changed here, has how many names were
+        tried for this frame in each folder."""
         folder.mkdir(parents=True, exist_ok=True)
         between = "-" if found.frame.is_video else ""
         while True:
@@ -287,27 +306,40 @@ class CsvSink:
 
 class JsonSink:
     """predictions.json: all detections in COCO's results format, {image_id, category_id, bbox, score, file_name}. The
-    file is whole after each frame, and memory does not grow with it.
+    file is whole after each frame, also after one that no longer fits on the disk; memory does not grow with it.
 
-    image_id is the name of the frame's outputs, as a number if it is one; file_name the file (or stream) it is from.
+    image_id is what the frame's outputs are called, as a number if it is one; file_name the file or stream it is from.
     """
 
     def __init__(self, file: Path, names: Mapping[int, str]) -> None:
         self.categories = category_ids(names)
-        self._stream = open(file, "wb")  # noqa: SIM115  (closed by close())
+        self._stream = open(file, "wb", buffering=0)  # noqa: SIM115  (closed by close())
         self._between = b"\n"
-        self._stream.write(b"[" + JSON_END)
-        self._stream.flush()
+        self._written = 0  # bytes before JSON_END
+        self._add(b"[")
 
     def write(self, found: Found) -> None:
         """Adds the frame's rows, most confident first."""
         rows = result_rows(image_id(found.numbered_stem), found.detections, self.categories)
         if rows:
             lines = ",\n".join(json.dumps({**row, "file_name": found.frame.path.name}) for row in rows)
-            self._stream.seek(-len(JSON_END), os.SEEK_CUR)
-            self._stream.write(self._between + lines.encode() + JSON_END)
-            self._stream.flush()
+            self._add(self._between + lines.encode())
             self._between = b",\n"
+
+    def _add(self, content: bytes) -> None:
+        """Writes the content over JSON_END, and that again after it. What does not fit is taken back."""
+        try:
+            self._overwrite_end(content + JSON_END)
+        except OSError:
+            self._stream.truncate(self._written)  # makes room for what follows
+            self._overwrite_end(JSON_END)
+            raise
+        self._written += len(content)
+
+    def _overwrite_end(self, content: bytes) -> None:
+        self._stream.seek(self._written)
+        while content:
+            content = content[self._stream.write(content) :]  # on a disk that is almost full: a part
 
     def close(self) -> None:
         """Closes the file."""
@@ -324,7 +356,7 @@ class WindowSink:
         """Shows the picture; it stays until the next one of the same input. Raises KeyboardInterrupt for Q and Esc."""
         height, width = found.drawn.shape[:2]
         if self._sizes.get(found.stem) != (width, height):
-            self._sizes[found.stem] = width, height
+            self._sizes[found.stem] = (width, height)
             scale = min(1.0, SCREEN_WH[0] / width, SCREEN_WH[1] / height)
             cv2.namedWindow(found.stem, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
             cv2.resizeWindow(found.stem, max(round(width * scale), 1), max(round(height * scale), 1))

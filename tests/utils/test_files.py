@@ -69,6 +69,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(error, tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("sync", [True, False])
+def test_only_what_must_survive_a_power_cut_waits_for_the_disk(sync, tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with atomic_write(tmp_path / "a", sync=sync) as file:
+        file.write(b"x")
+    assert (tmp_path / "a").read_bytes() == b"x"
+    assert len(synced) == (2 if sync else 0)  # the file, and the directory that has its name
+
+
 def test_atomic_write_is_as_readable_as_any_new_file(tmp_path):
     (tmp_path / "plain").touch()
     with atomic_write(tmp_path / "atomic") as file:

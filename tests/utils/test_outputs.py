@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -309,3 +310,56 @@ def test_videos_that_cannot_be_finished_do_not_keep_others_from_it(tmp_path, mon
 def test_a_picture_that_no_format_holds_is_told(tmp_path):
     with pytest.raises(InputError, match=r"a\.webp"):
         AnnotatedSink(tmp_path).write(found(size_hw=(1, 20_000), suffix=".webp"))
+
+
+# ------------------------------------------------------------------------------------------------------------ full disk
+@contextmanager
+def full_after(size):
+    """No file can become larger than that many bytes: the write that goes beyond fails, after what still fits."""
+    resource = pytest.importorskip("resource", reason="needs a limit for the size of files, which Windows has not")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (LabelSink, ["bus.txt"]),
+        (lambda folder: CropSink(folder, NAMES), ["cat/bus.jpg"]),
+        (AnnotatedSink, ["bus.jpg"]),
+    ],
+    ids=["labels", "crops", "pictures"],
+)
+def test_a_file_is_whole_or_not_there_where_the_disk_is_full(make, names, tmp_path):
+    sink = make(tmp_path)
+    with full_after(10), pytest.raises(OSError, match="File too large"):
+        sink.write(found("bus", ROWS[:1]))
+    assert names_in(tmp_path) == []
+    sink.write(found("bus", ROWS[:1]))
+    assert names_in(tmp_path) == names
+
+
+def test_json_is_whole_where_the_disk_is_full(tmp_path):
+    file = tmp_path / "predictions.json"
+    sink = JsonSink(file, NAMES)
+    sink.write(found("a", ROWS[:1]))
+    with full_after(file.stat().st_size + 50), pytest.raises(OSError, match="File too large"):
+        sink.write(found("b", ROWS))
+    assert [row["image_id"] for row in json.loads(file.read_bytes())] == ["a"]
+    sink.write(found("c", ROWS[:1]))
+    sink.close()
+    assert [row["image_id"] for row in json.loads(file.read_bytes())] == ["a", "c"]
+
+
+def test_a_table_that_could_not_grow_has_all_rows_once_there_is_room(tmp_path):
+    sink = CsvSink(tmp_path / "p.csv", NAMES)
+    with full_after(80), pytest.raises(OSError, match="File too large"):
+        sink.write(found("a", ROWS))
+    sink.write(found("b", ROWS[:1]))
+    sink.close()
+    with open(tmp_path / "p.csv", encoding="utf-8", newline="") as stream:
+        assert [row[0] for row in csv.reader(stream)][1:] == ["a.jpg"] * 3 + ["b.jpg"]
