@@ -12,7 +12,7 @@ import train
 from models.weights import load_model, read_checkpoint
 from models.yolo import DetectionModel
 from tests.conftest import ROOT
-from tests.engine.conftest import CFG
+from tests.tiny import CFG
 
 HERE = Path(__file__)
 ELSEWHERE = {

@@ -15,7 +15,7 @@ from engine.training_setup import fit_anchors, prepare
 from engine.training_state import CLIP_NORM, TrainState
 from models.common import dynamic_layers
 from models.yolo import DetectionModel
-from tests.engine.conftest import CFG
+from tests.tiny import CFG
 from utils.autoanchor import best_possible_recall
 from utils.callbacks import Callbacks
 from utils.hyp import load_hyp

@@ -17,7 +17,7 @@ import torch
 from engine.exporter import put_in_place
 from models.weights import read_checkpoint, save_checkpoint, strip_optimizer
 from models.yolo import DetectionModel
-from tests.engine.conftest import CFG
+from tests.tiny import CFG
 from utils import files, images, logger_csv
 from utils.coco import CocoResults
 from utils.hyp import load_hyp, save_hyp

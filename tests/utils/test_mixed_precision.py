@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models.weights import build_model, read_checkpoint
 from models.yolo import DetectionModel
-from tests.engine.conftest import CFG
+from tests.tiny import CFG
 from utils import mixed_precision
 from utils.mixed_precision import TOLERANCE, checked_amp_dtype, disagreement, sample_images
 
