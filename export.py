@@ -19,10 +19,9 @@ SWITCH = {"action": "store_true"}
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags of YOLOv5's export.py in groups, each with its unit and default."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for title, add_flags in GROUPS.items():
-        add_flags(parser.add_argument_group(title).add_argument)
-    return parser
+    from utils.flags import FlagParser
+
+    return FlagParser(__doc__, GROUPS)
 
 
 def _add_exported(add: Add) -> None:

@@ -21,10 +21,9 @@ Add = Callable[..., argparse.Action]  # add_argument of a group
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags in groups, each with its unit and default."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for title, add_flags in GROUPS.items():
-        add_flags(parser.add_argument_group(title).add_argument)
-    return parser
+    from utils.flags import FlagParser
+
+    return FlagParser(__doc__, GROUPS)
 
 
 def _add_models(add: Add) -> None:

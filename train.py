@@ -21,10 +21,9 @@ NOT_GIVEN = object()
 def build_parser() -> argparse.ArgumentParser:
     """The flags of YOLOv5's train.py in groups, each with its unit and default; a default of None is filled in from the
     data YAML, and the log says so."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for title, add_flags in GROUPS.items():
-        add_flags(parser.add_argument_group(title).add_argument)
-    return parser
+    from utils.flags import FlagParser
+
+    return FlagParser(__doc__, GROUPS)
 
 
 def _add_model(add: Add) -> None:

@@ -108,10 +108,10 @@ def test_a_device_that_this_machine_lacks(here, capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--epohcs 3", "unrecognized arguments: --epohcs 3"),
+        ("--epohcs 3", "unrecognized arguments: --epohcs 3 (did you mean --epochs?)"),
         ("--epochs three", "argument --epochs: invalid int value: 'three'"),
-        ("--optimizer Lion", "argument --optimizer: invalid choice: 'Lion' (choose from "),
-        ("--cache tape", "argument --cache: invalid choice: 'tape' (choose from "),
+        ("--optimizer Lion", "argument --optimizer: one of SGD, Adam, AdamW was expected, got 'Lion'"),
+        ("--cache tape", "argument --cache: one of ram, disk was expected, got 'tape'"),
         ("--freeze", "argument --freeze: expected at least one argument"),
         ("--label-smoothing much", "argument --label-smoothing: invalid float value: 'much'"),
     ],
@@ -121,7 +121,8 @@ def test_a_mistyped_flag_is_answered_by_the_parser(arguments, message, capfd):
     with pytest.raises(SystemExit) as ended:
         train.parse_opt(arguments.split())
     assert ended.value.code == 2
-    assert message in capfd.readouterr().err.strip().splitlines()[-1]
+    (line,) = capfd.readouterr().err.splitlines()
+    assert message in line
 
 
 @pytest.mark.parametrize(
@@ -132,4 +133,4 @@ def test_through_the_shell(arguments, code, here):
     ended = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stdout) == (code, "")
     assert "Traceback" not in ended.stderr
-    assert "rror: " in ended.stderr.strip().splitlines()[-1]
+    assert ended.stderr.strip().splitlines()[-1].startswith("Error: ")
