@@ -28,7 +28,7 @@ BUILDING = {
     "engine/service_limits engine/service_docs engine/service_multipart",
     1: "utils/callbacks utils/distributed utils/files utils/torch_utils utils/label_files utils/video "
     "utils/surviving utils/fonts utils/class_names utils/extras utils/quiet models/backend models/onnx_metadata "
-    "models/export_metadata models/build_limits utils/tensorflow_beside_torch utils/plain_yaml "
+    "models/export_metadata models/build_limits utils/tensorflow_beside_torch utils/plain_yaml utils/data_archive "
     "engine/service_form engine/service_options engine/service_guard engine/batching",
     2: (
         "models/dynamic_ops models/blocks_transformer utils/hyp models/unpickling models/model_yaml "

@@ -1,20 +1,17 @@
-"""Data YAMLs: read, checked and resolved to paths that exist. Not for what stands below those paths (utils/labels.py);
-nothing named in a YAML is fetched or run, only the built-in digits are made on first use."""
+"""Data YAMLs: read, checked and resolved to paths that exist. Not for the pictures and labels at those paths: that is
+utils/labels.py. Nothing that a YAML names is fetched or run; only the built-in digits are made, on first use."""
 
+import difflib
 import glob
-import lzma
-import secrets
-import shutil
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from utils.data_archive import unpacked_yaml
 from utils.digits import make_digits
 from utils.errors import InputError
 from utils.files import ROOT, find_file
@@ -25,19 +22,23 @@ SPLITS = ("train", "val", "test")
 KEYS = ("path", *SPLITS, "nc", "names", "download", "hyp", "imgsz")
 BUILTIN = "builtin:"
 MOST_CLASSES = 100_000
-MOST_EXPANSION = 100  # of an archive: labels make 5, pictures 1
-HARMLESS = 2**26  # bytes that an archive may become whatever its size
-BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError)
 LARGEST_SIDE = 65_536  # pixels
 LONGEST_TOLD = 200  # characters of a value
-MAKERS = {"builtin:digits": make_digits}
+MAKERS = {"builtin:digits": make_digits}  # by what `download` says: functions that make a set in a folder
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """A data YAML, resolved. Each split is a tuple of directories, list files or patterns, absolute, empty where the
-    YAML has none. names: class id -> name, for 0 to nc-1. download: what the YAML says, for messages alone. hyp and
-    imgsz (pixels): the YAML's own defaults for flags that are not given."""
+    """A data YAML, resolved.
+
+    Attributes:
+        file: the YAML itself.
+        root: the directory of the data, below which relative paths of the splits were found.
+        train, val, test: absolute paths of directories, list files or glob patterns; empty where the YAML has none.
+        nc, names: how many classes, and the name of each class id from 0 to nc - 1.
+        download: the text of that key, for messages alone.
+        hyp, imgsz: what --hyp and --imgsz (pixels) are where the flag is not given; None where the YAML has none.
+    """
 
     file: Path
     root: Path
@@ -56,55 +57,37 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = read_yaml(file)
     except yaml.YAMLError as error:
-        raise InputError(f"{file}: expected YAML in UTF-8, got {error}") from error
+        raise InputError(f"{file}: not readable as YAML: {error}") from error
     if not isinstance(content, Mapping):
         raise InputError(f"{file}: expected a mapping with the keys {', '.join(KEYS)}, got {type(content).__name__}")
-    unread = [str(key) for key in content if key not in KEYS]
-    if unread:
-        LOGGER.info(f"{file}: passed over, not among the keys of a data YAML: {_cut(', '.join(unread))}")
     return dict(content)
 
 
-def _only_folder(folder: Path) -> Path:
-    """The folder itself, or the one folder that is all there is in it (but for what macOS adds)."""
-    content = [item for item in folder.iterdir() if item.name != "__MACOSX"]
-    return content[0] if len(content) == 1 and content[0].is_dir() else folder
+def _meant(content: dict[str, Any]) -> dict[str, str]:
+    """Keys that look like a misspelt one -> that one, where the YAML does not have it as well."""
+    missing = [key for key in KEYS if key not in content]
+    found = {}
+    for key in content:
+        close = difflib.get_close_matches(str(key)[:LONGEST_TOLD], missing, n=1)
+        if key not in KEYS and close:
+            found[str(key)] = close[0]
+    return found
 
 
-def _check_members(handle: zipfile.ZipFile, archive: Path) -> None:
-    """Raises InputError for names that lead out of the folder, and where unpacked it would be too large."""
-    names = [PurePosixPath(member.filename.replace("\\", "/")) for member in handle.infolist()]
-    leading_out = next((name for name in names if name.is_absolute() or ".." in name.parts or ":" in str(name)), None)
-    if leading_out is not None:
-        raise InputError(f"{archive} was refused: its {_cut(str(leading_out))} would be written outside of its folder")
-    size, packed = sum(member.file_size for member in handle.infolist()), archive.stat().st_size
-    if size > max(packed * MOST_EXPANSION, HARMLESS):
-        raise InputError(f"{archive} was refused: its {packed} bytes would become {size}, as no pictures and labels do")
-    free = shutil.disk_usage(archive.parent).free
-    if size > free:
-        raise InputError(f"{archive}: unpacked it takes {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there")
+def _tell_unread(file: Path, content: dict[str, Any]) -> None:
+    """Logs which keys have no effect: a warning for those that look misspelt, a line for all others."""
+    meant = _meant(content)
+    for key, close in meant.items():
+        LOGGER.warning(f'{file}: the key {_told(key)} is unknown and has no effect: did you mean "{close}"?')
+    others = [str(key) for key in content if key not in KEYS and str(key) not in meant]
+    if others:
+        LOGGER.info(f"{file}: these keys have no effect here: {_cut(', '.join(others))}")
 
 
-def _unpack(archive: Path) -> Path:
-    """Unpacks x.zip beside itself as x/, unless that is there, and returns the one YAML at its top."""
-    folder = archive.with_suffix("")
-    if not folder.exists():
-        unpacking = archive.with_name(f".{archive.stem}.{secrets.token_hex(4)}.tmp")
-        LOGGER.info(f"Unpacking {archive} to {folder}")
-        try:
-            with zipfile.ZipFile(archive) as handle:
-                _check_members(handle, archive)
-                unpacking.mkdir()
-                handle.extractall(unpacking)
-            _only_folder(unpacking).rename(folder)
-        except BAD_ARCHIVE as error:
-            raise InputError(f"{archive}: expected a zip archive that can be unpacked: {error}") from error
-        finally:
-            shutil.rmtree(unpacking, ignore_errors=True)
-    files = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
-    if len(files) != 1:
-        raise InputError(f"{archive}: expected one YAML at the top of the archive, got {len(files)}, in {folder}")
-    return files[0]
+def _hint(content: dict[str, Any], *keys: str) -> str:
+    """To end a message about keys that are missing: which of those given may be meant for one of them."""
+    pairs = [(given, close) for given, close in _meant(content).items() if close in keys]
+    return "".join(f'; it has {_told(given)}: did you mean "{close}"?' for given, close in pairs[:1])
 
 
 def find_data_yaml(path: str | Path) -> Path:
@@ -130,14 +113,17 @@ def _cut(text: str) -> str:
     return text[:LONGEST_TOLD]
 
 
-def _natural(file: Path, key: str, value: Any, most: int) -> int:
+def _whole_number(file: Path, key: str, value: Any, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise InputError(f"{file}: {key}: expected a whole number from 1 to {most}, got {_told(value)}")
     return value
 
 
 def _sources(file: Path, key: str, value: Any) -> tuple[str, ...]:
-    listed = value if isinstance(value, list) else [] if value in (None, "") else [value]
+    """The one path or the list of paths that a split has; none where the key is missing or empty."""
+    if value in (None, ""):
+        return ()
+    listed = value if isinstance(value, list) else [value]
     return tuple(_text(file, key, item) for item in listed)
 
 
@@ -156,26 +142,26 @@ def _names(file: Path, value: Any, nc: int | None) -> dict[int, str]:
         raise InputError(f"{file}: names: expected the class ids 0 to {len(expected) - 1}, got {_told(wrong)}")
     for name in names.values():
         if not isinstance(name, str | int | float) or isinstance(name, bool):
-            raise InputError(
-                f"{file}: names: expected texts, got {_told(name)} (YAML reads yes, no, on and off as truth: quote)"
-            )
+            hint = "YAML takes a bare yes, no, on or off for true or false: put it in quotes"
+            raise InputError(f"{file}: names: expected texts, got {_told(name)} ({hint})")
     return {i: str(names[i]) for i in expected}
 
 
 # --------------------------------------------------------------------------------------------------- resolve the paths
 @contextmanager
 def _usable_paths(file: Path) -> Iterator[None]:
-    """Turns what the system says of paths that can't exist (too long, a NUL, nobody's home) into an InputError."""
+    """Raises InputError for paths that the system refuses to look up: too long, with a NUL, of an unknown ~user."""
     try:
         yield
     except InputError:
         raise
     except (OSError, ValueError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"{file}: it holds a path that no system can have: {_cut(str(reason))}") from error
+        raise InputError(f"{file}: one of its paths cannot exist on this system: {_cut(str(reason))}") from error
 
 
 def _exists(path: Path) -> bool:
+    """Whether there is something at the path, or at least one match where it is a pattern."""
     if path.exists() or not glob.has_magic(str(path)):
         return path.exists()
     return any(True for _ in glob.iglob(str(path), recursive=True))  # noqa: PTH207 (the pattern holds the whole path)
@@ -196,7 +182,7 @@ def _all_there(root: Path, sources: tuple[str, ...]) -> bool:
 
 
 def _choose_root(places: list[Path], splits: dict[str, tuple[str, ...]]) -> Path | None:
-    """The first place with all of train and val; without one, the first where a split is whole; else None."""
+    """The first place that has all of train and val; else the first that has all of any one split; else None."""
     needed = splits["train"] + splits["val"]
     whole = [root for root in places if _all_there(root, needed)]
     partly = [root for root in places if any(_all_there(root, sources) for sources in splits.values())]
@@ -249,21 +235,22 @@ def load_data_config(path: str | Path) -> DataConfig:
     `download` is never fetched or run; `nc` may be left out where `names` are given; names may be a mapping.
     """
     found = find_data_yaml(path)
-    file = _unpack(found) if found.suffix.lower() == ".zip" else found
+    file = unpacked_yaml(found) if found.suffix.lower() == ".zip" else found
     content = _read_yaml(file)
+    _tell_unread(file, content)
     splits = {split: _sources(file, split, content.get(split)) for split in SPLITS}
     if not any(splits.values()):
-        raise InputError(
-            f"{file}: expected at least one of the keys {', '.join(SPLITS)}, got {_cut(', '.join(map(str, content)))}"
-        )
+        got = _cut(", ".join(map(str, content))) + _hint(content, *SPLITS)
+        raise InputError(f"{file}: expected at least one of the keys {', '.join(SPLITS)}, got {got}")
     if content.get("nc") is None and content.get("names") is None:
-        raise InputError(f"{file}: expected the key names, or at least nc, got neither")
-    nc = None if content.get("nc") is None else _natural(file, "nc", content["nc"], MOST_CLASSES)
+        raise InputError(f"{file}: expected the key names, or at least nc, got neither{_hint(content, 'names', 'nc')}")
+    nc = None if content.get("nc") is None else _whole_number(file, "nc", content["nc"], MOST_CLASSES)
     names = _names(file, content.get("names"), nc)
     download = _text(file, "download", content.get("download") or "").strip()
     if download.startswith(BUILTIN) and download not in MAKERS:
         raise InputError(f"{file}: download: expected an address or one of {', '.join(MAKERS)}, got {_cut(download)}")
-    path_key = "" if file != found else _text(file, "path", content.get("path") or "")  # an archive has its data in it
+    # an archive holds its data beside its YAML, whatever `path` was where it was packed
+    path_key = "" if file != found else _text(file, "path", content.get("path") or "")
     with _usable_paths(file):
         root = _find_root(file, splits, path_key, download)
         resolved = {split: _resolved(root, sources) for split, sources in splits.items()}
@@ -276,5 +263,5 @@ def load_data_config(path: str | Path) -> DataConfig:
         names=names,
         download=download,
         hyp=hyp,
-        imgsz=None if content.get("imgsz") is None else _natural(file, "imgsz", content["imgsz"], LARGEST_SIDE),
+        imgsz=None if content.get("imgsz") is None else _whole_number(file, "imgsz", content["imgsz"], LARGEST_SIDE),
     )

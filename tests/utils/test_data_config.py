@@ -1,5 +1,6 @@
 """Data YAMLs: what is read, where paths are looked for, and what each error names."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -73,6 +74,46 @@ def test_errors_name_file_and_key(changes, told, tmp_path):
     with pytest.raises(InputError, match=told) as caught:
         load_data_config(file)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"train": ".", "name": ["a"]}, "expected the key names, or at least nc, got neither; it has 'name': "),
+        ({"trian": ".", "vals": ".", "nc": 1}, "got nc, trian, vals; it has 'trian': "),
+        ({"train": ".", "Names": ["a"], "nc": 1}, None),
+    ],
+)
+def test_a_misspelt_key_is_recognised(content, told, tmp_path, caplog):
+    file = write_yaml(tmp_path, content)
+    if told is None:
+        load_data_config(file)
+    else:
+        meant = "names" if "name" in content else "train"
+        with pytest.raises(InputError, match=re.escape(f'{told}did you mean "{meant}"?') + "$"):
+            load_data_config(file)
+    wrong = [key for key in content if key in ("name", "Names", "trian", "vals")]
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    right = {"name": "names", "Names": "names", "trian": "train", "vals": "val"}
+    assert warned == [
+        f"{file}: the key '{key}' is unknown and has no effect: did you mean \"{right[key]}\"?" for key in wrong
+    ]
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ({}, []),
+        ({"roboflow": {"version": 1}, "author": "me"}, ["these keys have no effect here: author, roboflow"]),
+        ({"name": "my set"}, ["these keys have no effect here: name"]),  # names are there as well: it is no slip
+    ],
+)
+def test_keys_of_other_programs_are_told_without_a_warning(extra, told, tmp_path, caplog):
+    file = write_yaml(make_folders(tmp_path), {**GOOD, **extra, "train": "images"})
+    with caplog.at_level("INFO"):
+        load_data_config(file)
+    assert [record.getMessage() for record in caplog.records] == [f"{file}: {line}" for line in told]
+    assert {record.levelname for record in caplog.records} <= {"INFO"}
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "path: [", "a: !!python/object/apply:os.system ['touch pwned']"])
@@ -163,26 +204,13 @@ def test_builtin_digits_that_someone_halved_are_named(tmp_path):
         load_data_config(file)
 
 
-@pytest.mark.parametrize("inside", ["", "abc/"])
-def test_zip_is_unpacked_beside_itself(inside, tmp_path):
+def test_data_in_an_archive_lie_beside_its_yaml_whatever_path_says(tmp_path):
     archive = tmp_path / "abc.zip"
     with zipfile.ZipFile(archive, "w") as handle:
-        handle.writestr(f"{inside}abc.yaml", yaml.safe_dump({**GOOD, "path": "../elsewhere"}))
-        handle.writestr(f"{inside}images/train/x.jpg", "")
-        handle.writestr(f"{inside}images/val/x.jpg", "")
-    for _ in range(2):
-        assert load_data_config(archive).root == tmp_path / "abc"
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["abc", "abc.zip"]
-
-
-def test_zip_that_is_none_or_has_no_yaml(tmp_path):
-    (tmp_path / "broken.zip").write_text("no zip")
-    with pytest.raises(InputError, match=r"broken\.zip"):
-        load_data_config(tmp_path / "broken.zip")
-    with zipfile.ZipFile(tmp_path / "bare.zip", "w") as handle:
-        handle.writestr("x.txt", "")
-    with pytest.raises(InputError, match="one YAML"):
-        load_data_config(tmp_path / "bare.zip")
+        handle.writestr("abc.yaml", yaml.safe_dump({**GOOD, "path": "../elsewhere"}))
+        handle.writestr("images/train/x.jpg", "")
+        handle.writestr("images/val/x.jpg", "")
+    assert load_data_config(archive).root == tmp_path / "abc"
 
 
 def test_no_such_file():
