@@ -10,9 +10,10 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from models.blocks_detect import Detect
 from models.blocks_dynamic import Dynamic_conv2d, dynamic_layers
 from models.frozen import ROW, mixed_convolution
-from models.yolo import Detect, DetectionModel
+from models.yolo import DetectionModel
 from utils.anchors import make_grid
 
 

@@ -31,7 +31,7 @@ BUILDING = {
     "models/export_metadata models/build_limits utils/tensorflow_beside_torch utils/plain_yaml utils/data_archive "
     "engine/service_form engine/service_options engine/service_guard engine/batching",
     2: (
-        "models/dynamic_ops models/blocks_transformer utils/hyp models/unpickling models/model_yaml "
+        "models/dynamic_ops models/blocks_transformer models/blocks_detect utils/hyp models/unpickling models/model_yaml "
         "models/ensemble utils/nms models/exported models/tensorflow_ops "
         "utils/metrics utils/mosaic utils/labels utils/images utils/annotator "
         "utils/figures utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits "

@@ -22,8 +22,10 @@ def gate(monkeypatch):
     source, row = (
         re.sub(r"^ {3}", "", code, flags=re.MULTILINE) for code in re.findall(r"```python\n(.*?)```", text, re.S)
     )
-    namespace = {**vars(common), "BLOCKS": dict(yolo.BLOCKS), "Spec": yolo.Spec}
-    exec(compile(source + row, "CONTRIBUTING.md", "exec"), namespace)
+    namespace = {**vars(common), "BLOCKS": dict(yolo.BLOCKS), "Spec": yolo.Spec, "common": common}
+    exec(compile(source, "CONTRIBUTING.md", "exec"), namespace)
+    monkeypatch.setattr(common, "Gate", namespace["Gate"], raising=False)
+    exec(compile(row, "CONTRIBUTING.md", "exec"), namespace)
     monkeypatch.setattr(yolo, "BLOCKS", namespace["BLOCKS"])
     return re.search(r"`\[-1, 1, (Gate), \[(\d+)\]\]`", text)
 
