@@ -1,6 +1,7 @@
 """Golden data, the shared folder beside the repository, and tiny inputs that several tests use."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,11 @@ def shared():
         return path
 
     return find
+
+
+@pytest.fixture
+def usual_interrupt():
+    """Python's own effect of SIGINT, which a shell's background job or a runner may have switched off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -128,14 +128,6 @@ def test_signals_have_their_usual_effect_before_and_after(tiny):
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == usual
 
 
-@pytest.fixture
-def usual_interrupt():
-    """Python's own effect of SIGINT, which a shell's background job or a runner may have switched off."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("usual_interrupt")
 def test_a_second_signal_ends_at_once():
     with StopSignals() as signals:

@@ -1,9 +1,7 @@
-import re
-
 import cv2
-import numpy as np
 import pytest
 
+from tests.utils.noise_videos import break_frames, noise_video
 from utils.captures import BROKEN_IN_A_ROW, grab_past_broken
 
 
@@ -39,17 +37,8 @@ def test_silence_is_the_end():
 
 
 def test_a_broken_picture_in_a_real_video(tmp_path):
-    file = tmp_path / "a.avi"
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        writer.write(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8))
-    writer.release()
-    content = bytearray(file.read_bytes())
-    starts = [match.start() for match in re.finditer(b"\xff\xd8\xff", bytes(content))]
-    for number in (7, 8, 12):
-        content[starts[number] : starts[number] + 400] = bytes(400)
-    file.write_bytes(content)
+    file = noise_video(tmp_path / "a.avi", frames=20)
+    break_frames(file, 7, 8, 12)
     capture = cv2.VideoCapture(str(file))
     assert list(iter(lambda: grab_past_broken(capture), None)) == [0] * 7 + [2, 0, 0, 1] + [0] * 6
     capture.release()

@@ -1,10 +1,10 @@
-import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from tests.utils.noise_videos import break_frames, noise_video
 from utils.errors import InputError
 from utils.media_files import FileSource, find_media
 from utils.video import VideoSink
@@ -123,16 +123,8 @@ def test_files_that_are_asked_to_end_do(folder):
 
 
 def test_a_video_goes_on_after_a_broken_frame(tmp_path, capsys):
-    file = tmp_path / "a.avi"
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    rng = np.random.default_rng(0)
-    for _ in range(8):
-        writer.write(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8))
-    writer.release()
-    content = bytearray(file.read_bytes())
-    fourth = [match.start() for match in re.finditer(b"\xff\xd8\xff", bytes(content))][3]
-    content[fourth : fourth + 400] = bytes(400)
-    file.write_bytes(content)
+    file = noise_video(tmp_path / "a.avi", frames=8)
+    break_frames(file, 3)
     assert [frame.number for frame in frames_of(file)] == [1, 2, 3, 5, 6, 7, 8]
     told = capsys.readouterr().err
     assert f"frame 4 of {file} is broken and is skipped" in told

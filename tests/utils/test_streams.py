@@ -1,6 +1,5 @@
 import _thread
 import contextlib
-import signal
 import socket
 import subprocess
 import threading
@@ -382,15 +381,7 @@ def test_an_address_on_the_web_does_not_lead_to_files_here(tmp_path, way):
         assert list(source) == []
 
 
-@pytest.fixture
-def _ctrl_c():
-    """Python's own effect of SIGINT, which a shell's background job or a runner may have switched off."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_ctrl_c")
+@pytest.mark.usefixtures("usual_interrupt")
 def test_ctrl_c_ends_all_threads(camera, closed_port):
     source = StreamSource([camera().url, closed_port], patience=PATIENT)
     with pytest.raises(KeyboardInterrupt), source:  # noqa: PT012  (what follows is one act)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.utils.noise_videos import noise_video
 from utils.errors import InputError
 from utils.video import CLOCK_HZ, LONGEST_PAUSE_S, FrameTimes, VideoSink, fitted, read_video, usable_fps
 
@@ -72,12 +73,7 @@ def test_other_files_are_told_by_name(tmp_path, content):
 
 
 def test_a_truncated_video_gives_what_it_has_and_is_told(tmp_path, capsys):
-    source = tmp_path / "whole.avi"
-    writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    rng = np.random.default_rng(0)
-    for _ in range(40):
-        writer.write(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8))
-    writer.release()
+    source = noise_video(tmp_path / "whole.avi", frames=40)
     cut = tmp_path / "cut.avi"
     cut.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     assert 10 < len(list(read_video(cut))) < 30
