@@ -1,5 +1,5 @@
-"""Images and the label file of each: list them, find them, parse and verify one. Not for a whole set: utils/labels.py
-indexes that, and utils/datasets.py reads the pixels."""
+"""Images and their label files: list the images, find the label file of each, parse and verify one. Not for the index
+of a whole set (utils/labels.py), nor for pixels (utils/images.py)."""
 
 import glob
 import os
@@ -18,7 +18,7 @@ from utils.findings import EMPTY, NO_LABELS, STANDARD, Finding
 IMAGE_SUFFIXES = ("bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp")
 IMAGE_FORMATS = ("BMP", "DNG", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # as Pillow names the content, whatever the suffix
 MIN_SIDE = 10  # pixels
-MOST_PIXELS = 2**30 // 6  # 179 million: more is a bomb to Pillow as well; decoded it takes half a gigabyte, and again
+MOST_PIXELS = 2**30 // 6  # 179 million, from where on Pillow refuses too; decoded that is half a gigabyte
 LARGEST_LABELS = 2**24  # bytes of a label file: 400,000 boxes
 LONGEST_PATH = 4096  # characters
 LONGEST_TOLD = 200  # characters of a reason
@@ -28,16 +28,20 @@ MOST_COLUMNS_OF_BOXES = 8  # one longer row makes a file one of polygons, as in 
 
 
 class LabelFault(ValueError):
-    """A label file or an image that cannot be used; the message is the reason, without the file's name. kind: one of
-    utils.findings.KINDS."""
+    """A label file or an image that cannot be used. The message is the reason, without the file's name.
 
-    def __init__(self, reason: str, kind: str) -> None:
+    kind: one of utils.findings.KINDS. row: which label is at fault, counted from 0 over the lines that are not blank;
+    None where it is not a single one.
+    """
+
+    def __init__(self, reason: str, kind: str, row: int | None = None) -> None:
         super().__init__(reason)
-        self.kind = kind
+        self.kind, self.row = kind, row
 
 
 class Counts(NamedTuple):
-    """Label files missing, found and empty; images set aside for a fault in them or in their labels."""
+    """How many label files are missing, found and empty, and how many images are set aside as corrupt: those with a
+    fault in them or in their labels."""
 
     missing: int = 0
     found: int = 0
@@ -47,8 +51,14 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Verified:
-    """What verify() saw of one image: displayed size (width, height), rows (n, 5) float32 [class, x, y, w, h] in 0..1,
-    polygons (k, 2) in 0..1, one a row, or none at all. `findings` say what was wrong, also where the image stays."""
+    """What verify() saw of one image.
+
+    Attributes:
+        size_wh: width and height in pixels, as displayed.
+        rows: (n, 5) float32 [class, x, y, w, h], the box in 0..1.
+        segments: a polygon (k, 2) in 0..1 for each row, or none at all where the file has boxes alone.
+        findings: what is wrong or odd; there may be some of an image that stays in use.
+    """
 
     image: str
     size_wh: tuple[int, int]
@@ -59,7 +69,7 @@ class Verified:
 
     @property
     def note(self) -> str:
-        """The findings in one line; '' where there are none, or no more than that there are no labels."""
+        """The findings in one line; '' where there are none, or only that there are no labels."""
         aside = "set aside: " if self.counts.corrupt else ""
         return "; ".join(f"{found.file}: {aside}{found.what}" for found in self.findings if found.kind not in STANDARD)
 
@@ -70,8 +80,8 @@ def _is_image(name: str) -> bool:
 
 
 def _in_directory(folder: str) -> list[str]:
-    """Images below a folder, links followed, but no folder listed twice, as links in a circle would have it; hidden
-    names are left out (macOS leaves ._x.jpg beside x.jpg)."""
+    """Images below a folder. Links are followed, but no folder is listed twice, so that links in a circle end. Hidden
+    names are left out: macOS leaves a ._x.jpg beside x.jpg that is no image."""
     found, listed = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         status = Path(parent).stat()
@@ -139,62 +149,69 @@ def label_path(image: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- verify one
-def _numbers(words: Sequence[str] | Sequence[Sequence[str]]) -> np.ndarray:
-    try:
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is a fault of its own
-            return np.array(words, np.float32)
-    except ValueError as error:
-        raise LabelFault(
-            f"expected numbers, got {str(error).rpartition(':')[2].strip()[:60]}", "not a number"
-        ) from error
-
-
 def _boxes(table: Sequence[Sequence[str]]) -> np.ndarray:
-    for words in table:
+    """The words of each line of a file of boxes -> rows (n, 5)."""
+    for row, words in enumerate(table):
         if len(words) != 5:
-            raise LabelFault(f"expected 5 columns [class x y w h], got {len(words)}", "wrong number of columns")
-    return _numbers(table)
+            reason = f"expected 5 columns [class x y w h], got {len(words)}"
+            raise LabelFault(reason, "wrong number of columns", row)
+    try:
+        return _as_float32(table)
+    except ValueError:
+        return np.stack([_numbers(words, row) for row, words in enumerate(table)])  # raises, and knows the row
 
 
-def _polygon(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """One row of a file that has polygons -> its label row (5,) and its points (k, 2). A box among them stays a box,
+def _as_float32(words: Sequence[str] | Sequence[Sequence[str]]) -> np.ndarray:
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which _check_rows refuses
+        return np.array(words, np.float32)
+
+
+def _numbers(words: Sequence[str], row: int) -> np.ndarray:
+    """The words of one line as numbers."""
+    try:
+        return _as_float32(words)
+    except ValueError as error:
+        got = str(error).rpartition(":")[2].strip()[:60]  # could not convert string to float: 'cat'
+        raise LabelFault(f"expected numbers, got {got}", "not a number", row) from error
+
+
+def _polygon(words: Sequence[str], row: int) -> tuple[np.ndarray, np.ndarray]:
+    """One line of a file that has polygons -> its label row (5,) and its points (k, 2). A box among them stays a box,
     and its corners are its points."""
-    values = _numbers(words)
+    values = _numbers(words, row)
     if len(values) == 5:
         left, top, right, bottom = xywh2xyxy(values[None, 1:])[0]
         return values, np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
     if len(values) < 7 or len(values) % 2 == 0:
-        raise LabelFault(
-            f"expected a class and at least 3 points (x, y), got {len(values)} columns", "wrong number of columns"
-        )
+        reason = f"expected a class and at least 3 points (x, y), got {len(values)} columns"
+        raise LabelFault(reason, "wrong number of columns", row)
     points = values[1:].reshape(-1, 2)  # (k, 2)
     return np.concatenate((values[:1], segments2boxes([points])[0])), points
 
 
-def _some(values: np.ndarray) -> str:
-    return ", ".join(f"{value:g}" for value in values[:3])
-
-
 def _check_rows(rows: np.ndarray) -> None:
-    classes, boxes = rows[:, 0], rows[:, 1:]
-    if not np.isfinite(rows).all():
-        raise LabelFault("expected finite numbers, got nan or inf", "not a number")
-    if (rows < 0).any():
-        kind = "class out of range" if (classes < 0).any() else "coordinates out of range"
-        raise LabelFault(f"expected no negative number, got {_some(rows[rows < 0])}", kind)
-    if (boxes > 1).any():
-        raise LabelFault(
-            f"expected coordinates normalised to 0..1, got {_some(boxes[boxes > 1])}", "coordinates out of range"
-        )
-    if (classes % 1).any():
-        raise LabelFault(f"expected whole numbers as classes, got {_some(classes[classes % 1 > 0])}", "class not whole")
+    """Raises LabelFault for the first row with something else than a class id and a box in 0..1."""
+    classes, boxes = rows[:, :1], rows[:, 1:]
+    _refuse(rows, ~np.isfinite(rows), "expected finite numbers", "not a number")
+    _refuse(classes, classes < 0, "expected no negative number", "class out of range")
+    _refuse(boxes, boxes < 0, "expected no negative number", "coordinates out of range")
+    _refuse(boxes, boxes > 1, "expected coordinates normalised to 0..1", "coordinates out of range")
+    _refuse(classes, classes % 1 > 0, "expected whole numbers as classes", "class not whole")
+
+
+def _refuse(values: np.ndarray, wrong: np.ndarray, expected: str, kind: str) -> None:
+    """Raises LabelFault for the first of the values (n, k) that are wrong, bool (n, k)."""
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise LabelFault(f"{expected}, got {values[row, column]:g}", kind, int(row))
 
 
 def parse_labels(text: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """A label file's text -> rows (n, 5) float32 [class, x, y, w, h] in 0..1 and polygons (k, 2), one a row or none.
+    """A label file's text -> rows (n, 5) float32 [class, x, y, w, h], the box in 0..1, and polygons (k, 2), one a row
+    or none at all.
 
-    A file is of polygons where a row has more than 8 columns, else of boxes. Duplicates may be in it still. Raises
-    LabelFault on anything else than rows of numbers in range.
+    A file is of polygons where a row has more than 8 columns, else of boxes. Duplicate rows are kept. Raises LabelFault
+    on anything else than rows of numbers in range, with the line.
 
     Differs from v6.1: a line of blanks is no fault; a box in a file of polygons stays a box, where v6.1 takes its
     centre and size for two points; a class like 1.5 is a fault, where v6.1 cuts it to 1.
@@ -202,17 +219,31 @@ def parse_labels(text: str) -> tuple[np.ndarray, list[np.ndarray]]:
     table = [words for words in map(str.split, text.splitlines()) if words]
     if not table:
         return np.zeros((0, 5), np.float32), []
-    if any(len(words) > MOST_COLUMNS_OF_BOXES for words in table):
-        rows, segments = zip(*map(_polygon, table), strict=True)
-        rows, segments = np.stack(rows), list(segments)
-    else:
-        rows, segments = _boxes(table), []
-    _check_rows(rows)
+    try:
+        if any(len(words) > MOST_COLUMNS_OF_BOXES for words in table):
+            pairs = [_polygon(words, row) for row, words in enumerate(table)]
+            rows, segments = np.stack([row for row, _ in pairs]), [points for _, points in pairs]
+        else:
+            rows, segments = _boxes(table), []
+        _check_rows(rows)
+    except LabelFault as fault:
+        lines = [number for number, line in enumerate(text.splitlines(), 1) if line.split()]
+        raise LabelFault(f"{fault} in line {lines[fault.row or 0]}", fault.kind) from fault
     return rows, segments
 
 
+def line_of_class(file: str, class_id: int) -> int | None:
+    """The number of the first line of a label file with that class, for messages; None where there is none any more."""
+    try:
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
+        return next(n for n, line in enumerate(lines, 1) if line.split() and np.float32(line.split()[0]) == class_id)
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
 def _read_labels(file: str) -> tuple[np.ndarray, list[np.ndarray], int]:
-    """Rows, polygons, and how many duplicate rows were dropped. With duplicates the rest comes sorted, as in v6.1.
+    """Rows and polygons as parse_labels gives them, without duplicate rows, and how many of these were dropped. Where
+    there were any, the rest comes sorted, as in v6.1.
 
     Differs from v6.1: duplicates in a file of polygons are dropped too (there the image is lost); a byte-order mark,
     which Windows editors write, is skipped.
@@ -236,7 +267,7 @@ def _read_labels(file: str) -> tuple[np.ndarray, list[np.ndarray], int]:
 
 
 def _size_as_shown(image: Image.Image) -> tuple[int, int]:
-    """(width, height) after the turn that EXIF asks for, which OpenCV makes on reading JPEG, PNG and WebP.
+    """(width, height) after the turn that EXIF asks for, which OpenCV makes when it reads a JPEG, PNG or WebP.
 
     Differs from v6.1: orientations 5 and 7 swap the sides too, and formats other than JPEG are turned.
     """
@@ -251,7 +282,7 @@ def _line(error: Exception) -> str:
 
 
 def _check_jpeg_tail(file: str) -> str:
-    """'' where a JPEG ends as it should, else a note; raises OSError where its data is cut off.
+    """'' where a JPEG ends as it should; a note where more bytes follow. Raises OSError where its data is cut off.
 
     Differs from v6.1, which writes such a file anew, in place and with loss: ours reads it as it is, every time.
     """
@@ -293,13 +324,13 @@ def _check_image(file: str) -> tuple[tuple[int, int], str]:
 
 
 def too_large() -> str:
-    """What is said of a picture of more than MOST_PIXELS."""
+    """What to say of a picture of more than MOST_PIXELS."""
     return f"expected at most {MOST_PIXELS:,} pixels, as a larger picture needs gigabytes: scale it down or cut it up"
 
 
 def verify(image: str, label: str) -> Verified:
-    """One image and its label file (which may be missing: an image of background). Never raises on bad content:
-    counts.corrupt is 1 then, and the findings say why."""
+    """Reads one image and its label file; where there is none, the image is one of background. Never raises on bad
+    content: counts.corrupt is 1 then, and the findings say why."""
     nothing = np.zeros((0, 5), np.float32)
     found, findings = 0, []
     try:

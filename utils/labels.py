@@ -22,7 +22,7 @@ from utils import findings
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.findings import Findings
-from utils.label_files import Counts, Verified, image_files, label_path, verify
+from utils.label_files import Counts, Verified, image_files, label_path, line_of_class, verify
 from utils.log import LOGGER
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 T = TypeVar("T")
-CACHE_FORMAT = 3  # in the cache's key: raise it when what is stored, or how files are verified, changes
+CACHE_FORMAT = 4  # in the cache's key: raise it when what is stored, or how files are verified, changes
 UNREADABLE = (  # what numpy and json raise on a file that is none of ours
     OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, ArithmeticError, MemoryError, RuntimeError,
     zipfile.BadZipFile, zlib.error,
@@ -311,12 +311,15 @@ def _tell(index: LabelIndex, images: Sequence[str], prefix: str) -> None:
 
 
 def _check_classes(index: LabelIndex, nc: int) -> None:
+    """Raises InputError for the first label with a class of nc or more, with its file and line."""
     wrong = np.flatnonzero(index.rows[:, 0] >= nc)
     if len(wrong):
-        image = int(np.searchsorted(index.offsets, wrong[0], side="right")) - 1
+        file = index.label_file(int(np.searchsorted(index.offsets, wrong[0], side="right")) - 1)
+        class_id = int(index.rows[wrong[0], 0])
+        line = line_of_class(file, class_id)  # the index has no line numbers: blank lines and duplicates are gone
         raise InputError(
-            f"{label_path(index.path(image))}: class {int(index.rows[wrong[0], 0])} is in it, but the data has nc={nc} "
-            f"classes, 0 to {nc - 1}: correct the label, or nc and names in the data YAML"
+            f"{file}: {f'line {line}: ' if line else ''}class {class_id} is in it, but the data has nc={nc} classes, "
+            f"0 to {nc - 1}: correct the label, or nc and names in the data YAML"
         )
 
 

@@ -14,7 +14,6 @@ from benchmarks.label_index import in_child, synthetic_index, unique_memory, wal
 from utils import labels
 from utils.errors import InputError
 from utils.findings import ARRAYS as FINDINGS
-from utils.label_files import LabelFault, parse_labels
 from utils.labels import (
     ARRAYS,
     LabelIndex,
@@ -109,42 +108,6 @@ def test_every_better_case_is_a_golden_case(golden_json):
     assert set(BETTER) <= set(golden["label_cases"]) | set(golden["image_cases"])
 
 
-def test_box_among_polygons_has_its_corners_as_polygon():
-    rows, segments = parse_labels("0 0.1 0.1 0.4 0.1 0.4 0.5 0.1 0.5\n1 0.5 0.5 0.2 0.4\n")
-    np.testing.assert_allclose(rows[1], [1, 0.5, 0.5, 0.2, 0.4])
-    np.testing.assert_allclose(segments[1], [(0.4, 0.3), (0.6, 0.3), (0.6, 0.7), (0.4, 0.7)], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("0 1e50 0.5 0.2 0.3", "finite"),
-        ("0 0.5 0.5 0.2", "got 4"),
-        ("cat 0.5 0.5 0.2 0.3", "'cat'"),
-        ("0 0.5 0.5 0.2 7", "0..1, got 7"),
-        ("0 0 0 1 0 1 1 0 1 1", "10 columns"),
-    ],
-)
-def test_faults_say_why(text, reason):
-    with pytest.raises(LabelFault, match=reason):
-        parse_labels(text)
-
-
-@pytest.mark.parametrize(
-    ("image", "label"),
-    [
-        ("x.jpg", "x.txt"),
-        ("images/x.jpg", "labels/x.txt"),
-        ("/d/images/train/x.y.JPG", "/d/labels/train/x.y.txt"),
-        ("/images/d/images/a/x.png", "/images/d/labels/a/x.txt"),
-        ("/d/my_images/x.png", "/d/my_images/x.txt"),
-        ("/d/images", "/d/images.txt"),
-    ],
-)
-def test_label_path(image, label):
-    assert label_path(image.replace("/", os.sep)) == label.replace("/", os.sep)
-
-
 def test_image_files_of_directory_list_and_glob(tmp_path):
     names = ["b/2.JPG", "a.png", "[x]/ü 1.webp", "b/3.bmp"]
     images = write_set(tmp_path, dict.fromkeys(names))
@@ -219,8 +182,10 @@ def test_index_over_several_chunks_keeps_order(tmp_path, monkeypatch):
 
 
 def test_class_beyond_nc_stops_in_one_sentence(tmp_path):
-    images = write_set(tmp_path, {"a.png": None, "b.png": "0 .5 .5 .1 .1\n7 .5 .5 .1 .1"})
-    with pytest.raises(InputError, match=r"b\.txt: class 7 .* nc=3"):
+    """The duplicate is dropped and the rows are sorted: the line is that of the file all the same."""
+    label = "2 .5 .5 .1 .1\n0 .5 .5 .1 .1\n\n 7 .5 .5 .1 .1\n2 .5 .5 .1 .1\n7 .1 .1 .1 .1\n"
+    images = write_set(tmp_path, {"a.png": None, "b.png": label})
+    with pytest.raises(InputError, match=r"b\.txt: line 4: class 7 .* nc=3 classes, 0 to 2"):
         index_labels(images, nc=3)
     assert len(index_labels(images, nc=8)) == 2
     assert len(index_labels(images, nc=1, single_cls=True)) == 2
