@@ -3,14 +3,19 @@ does not grow with them. `make soak` runs these, `make test` does not. Pictures,
 convolution, untrained) and image size are the smallest that go the whole way: what grows does so with their number."""
 
 import os
+import re
 import signal
+import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from subprocess import Popen
 
 import cv2
 import numpy as np
 import pytest
 
+from benchmarks.serve import Clients
 from tests.soak.memory_watch import ALLOWED, ROOT, Watched, lines_done, needs_proc, time_done, watch
 from tests.utils.loopback import Camera
 
@@ -20,6 +25,7 @@ PICTURES = 10_000
 VIDEO_FPS, VIDEO_S = 2, 3600
 LABELLED, DETECTIONS, BATCH = 5_000, 300, 10
 STREAMS, STREAMING_S = 8, 180
+REQUESTS, CLIENTS = 20_000, 16
 SIZE_HW = (64, 96)
 # A mean average precision takes every detection's confidence and class (2 float32) and at which of 10 IoUs it matches,
 # until the end: that much is allowed to val.py.
@@ -58,6 +64,19 @@ def detecting(weights: Path, source: object, *more: object) -> list[object]:
         *(ROOT / "detect.py", "--weights", weights, "--source", source, "--imgsz", 64, "--device", "cpu"),
         *("--conf-thres", 0.2, "--project", "out", "--save-txt", *more),
     ]
+
+
+def requests_done(log: Path, clients: list[Clients], picture: bytes) -> Callable[[], float]:
+    """A function that tells the share of the requests that are answered. Its first call that finds the address in the
+    log sends them off, from threads, and appends the clients."""
+
+    def share() -> float:
+        if not clients and (found := re.search(r"http://([\d.:]+)", log.read_text(errors="replace"))):
+            clients.append(Clients(found[1], picture, CLIENTS))
+            threading.Thread(target=clients[0].ask, args=(REQUESTS,), daemon=True).start()
+        return len(clients[0].latencies) / REQUESTS if clients else 0.0
+
+    return share
 
 
 def test_detecting_in_many_pictures(tmp_path, weights):
@@ -128,3 +147,14 @@ def test_detecting_in_streams(tmp_path, weights):
         assert watched.told.count(f"stream {number}/{STREAMS} {urls[number - 1]}: connected") == 1
     assert len(list((tmp_path / "out" / "exp").glob("*.mp4"))) == STREAMS
     assert_flat(watched, f"detect.py, {STREAMS} streams for {STREAMING_S} s")
+
+
+def test_serving(tmp_path, weights):
+    make_pictures(tmp_path / "in", 1)
+    log, clients = tmp_path / "log", []
+    arguments = [ROOT / "serve.py", "--weights", weights, "--imgsz", 64, "--device", "cpu", "--port", 0]
+    share_done = requests_done(log, clients, (tmp_path / "in" / "00000.jpg").read_bytes())
+    watched = watch(arguments, log=log, share_done=share_done, stop=Popen.terminate)
+    assert watched.code == 0, watched.told[-2000:]
+    assert clients[0].lost == 0
+    assert_flat(watched, f"serve.py, {REQUESTS} requests, {CLIENTS} at a time")
