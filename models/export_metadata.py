@@ -3,6 +3,7 @@ models/runtime_*.py with suspicion, as files come from strangers. Not for the ne
 
 import ast
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,14 @@ from utils.errors import InputError
 
 LONGEST = 1_000_000  # characters of one text: Objects365 has 5,000
 MOST_CLASSES = 100_000
+LARGEST_STRIDE = 1024  # pixels
+LARGEST_SIDE = 65_536  # pixels
+MOST_FACTS, LONGEST_FACT = 30, 4096  # of a mapping of small facts: how many, and characters of one of them
+LONGEST_PATH = 4096  # characters
 DEFAULT_STRIDE = 32
+LITERAL = re.compile(
+    r"""[\s\[\]{}(),:]|-?[0-9][0-9.]*|True|False|None|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,20 @@ class Metadata:
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
+def from_file(file: Path) -> Metadata:
+    """As from_json, of the file that some formats have beside the network; no facts where there is no such file."""
+    if not file.is_file():
+        return Metadata({})
+    with open(file, "rb") as stream:
+        return from_json(stream.read(LONGEST + 1), file)
+
+
 def from_json(text: str | bytes, file: Path) -> Metadata:
     """The inverse of as_json, and v6.1's config.txt of TorchScript. Raises InputError for what is neither."""
+    if len(text) > LONGEST:
+        raise InputError(f"{file}: its metadata has more than {LONGEST} characters")
     try:
-        content = json.loads(text[:LONGEST])
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: its metadata cannot be read: {_short(error)}") from error
     if not isinstance(content, Mapping):
@@ -108,10 +126,26 @@ def _value(text: Any, key: str, file: Path) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
+    if not _is_literal(text):
+        raise InputError(f"{file}: its metadata has a wrong {key}: {text[:60]!r} is no value")
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise InputError(f"{file}: its metadata has a wrong {key}: {text[:60]!r} is no value") from error
+
+
+def _is_literal(text: str) -> bool:
+    """Whether a text is made of brackets, numbers, True, False, None and quoted texts alone, and of no more of them than
+    names need: Python takes minutes to read an f-string that nobody would write."""
+    if text.count(",") > MOST_CLASSES:
+        return False
+    place = 0
+    while place < len(text):
+        token = LITERAL.match(text, place)
+        if token is None:
+            return False
+        place = token.end()
+    return True
 
 
 def _names(value: Any) -> dict[int, str]:
@@ -137,11 +171,15 @@ def _positive(value: Any) -> int:
     return _whole(value, low=1)
 
 
+def _stride(value: Any) -> int:
+    return _whole(value, 1, LARGEST_STRIDE)
+
+
 def _sides(value: Any) -> tuple[int, int]:
     sides = list(value) if isinstance(value, (list, tuple)) else [value] * 2
     if len(sides) != 2:
         raise ValueError(f"height and width were expected, got {len(sides)} numbers")
-    return _positive(sides[0]), _positive(sides[1])
+    return _whole(sides[0], 1, LARGEST_SIDE), _whole(sides[1], 1, LARGEST_SIDE)
 
 
 def _truth(value: Any) -> bool:
@@ -156,11 +194,24 @@ def _mapping(value: Any) -> dict[str, Any]:
     return {str(key): item for key, item in value.items()}
 
 
+def _facts(value: Any) -> dict[str, Any]:
+    """A mapping that is told in the log: a few numbers, truths and short texts."""
+    facts = _mapping(value)
+    if len(facts) > MOST_FACTS:
+        raise ValueError(f"a mapping of at most {MOST_FACTS} facts was expected, got {len(facts)}")
+    for item in (*facts, *facts.values()):
+        if not isinstance(item, (str, int, float, type(None))) or len(str(item)) > LONGEST_FACT:
+            raise ValueError(f"numbers, truths and texts of {LONGEST_FACT} characters at most were expected")
+    return facts
+
+
 def _trained_with(value: Any) -> dict[str, Any]:
     facts = _mapping(value)
     for key, kind in (("data", str), ("single_cls", bool)):
         if not isinstance(facts.get(key, kind()), kind):
             raise ValueError(f"its {key} is {type(facts[key]).__name__}")
+    if len(facts.get("data", "")) > LONGEST_PATH:
+        raise ValueError(f"its data is longer than {LONGEST_PATH} characters")
     return {key: facts[key] for key in ("data", "single_cls") if key in facts}
 
 
@@ -172,14 +223,14 @@ def _detect(value: Any) -> str:
 
 READERS = {
     "names": _names,
-    "stride": _positive,
+    "stride": _stride,
     "imgsz": _sides,
     "batch": _positive,
     "dynamic": _truth,
     "task": _detect,
-    "nms": _mapping,
+    "nms": _facts,
     "train": _truth,
-    "frozen": _mapping,
+    "frozen": _facts,
     "trained_with": _trained_with,
 }
 

@@ -13,12 +13,13 @@ from torch import Tensor
 from models.backend import Backend
 from models.export_metadata import Metadata
 from utils.boxes import xyxy2xywh
-from utils.errors import InputError
+from utils.errors import InputError, is_out_of_memory
 from utils.log import LOGGER
 
 FEWEST_COLUMNS = 6  # of predictions: a box, objectness, one class
 DETECTION_COLUMNS = 6  # of a file with suppression: corners, confidence, class
 LONGEST_MESSAGE = 300  # characters
+MOST_PIXELS = 2**28  # of a batch, whatever a file claims: 3 GB as float32
 METADATA_NAME = "metadata.json"  # beside or behind networks of formats that keep no texts
 PROBE_SIDE = 64  # pixels at least, of the images that tell what a file predicts where it does not say
 
@@ -47,13 +48,13 @@ class ExportedBackend(Backend):
         fixed_batch: int | None = None,
     ) -> None:
         self.file = file
+        _check_size(file, fixed_batch or 1, fixed_hw or (1, 1))
         self.suppressed = metadata.nms is not None
         if metadata.train:
             raise InputError(f"{file} was exported with --train, to be trained on: it gives no boxes")
         if columns is None:
             side = max(PROBE_SIDE, metadata.stride)
-            probe = torch.zeros(fixed_batch or 1, 3, *(fixed_hw or (side, side)), device=device)
-            columns = self._checked(self._run(probe)).shape[2]
+            columns = self._columns((fixed_batch or 1, 3, *(fixed_hw or (side, side))), device)
         names = metadata.names if self.suppressed else metadata.named(_classes(columns, file), file)
         super().__init__(
             names,
@@ -68,6 +69,15 @@ class ExportedBackend(Backend):
         if metadata.frozen:
             LOGGER.info(f"{file} has its attention frozen, which cost: {_told(metadata.frozen)}")
 
+    def _columns(self, shape: tuple[int, ...], device: torch.device) -> int:
+        """Of the predictions for black images of that shape (B, 3, H, W)."""
+        try:
+            return int(self._checked(self._run(torch.zeros(shape, device=device))).shape[2])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(f"{self.file}: there is no memory for the images {shape} that it takes") from error
+
     @abstractmethod
     def _run(self, images: Tensor) -> Tensor:
         """float32 images (B, 3, H, W) -> the file's first output, on any device. Raises InputError where it fails."""
@@ -80,6 +90,15 @@ class ExportedBackend(Backend):
         if output.ndim != 3 or output.shape[2] < FEWEST_COLUMNS:
             raise InputError(f"{self.file}: predictions (B, N, 5 + classes) were expected, got {tuple(output.shape)}")
         return output
+
+
+def _check_size(file: Path, batch: int, size_hw: tuple[int, int]) -> None:
+    pixels = batch * size_hw[0] * size_hw[1]
+    if pixels > MOST_PIXELS:
+        raise InputError(
+            f"{file} takes {batch} images of {size_hw[0]} x {size_hw[1]} pixels at a time, which is more than "
+            f"{MOST_PIXELS} pixels"
+        )
 
 
 def check_is_file(file: Path) -> None:

@@ -1,6 +1,7 @@
-"""The pairs of texts and the image size in an ONNX file, read without the packages onnx and onnxruntime: OpenCV runs
-such files, but does not show these. Not for what the texts mean: models/export_metadata.py."""
+"""The pairs of texts, the image size and the names of files with weights in an ONNX file, read without the packages
+onnx and onnxruntime: OpenCV runs such files, but does not show these. Not for what the texts mean: models/export_metadata.py."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,17 @@ from utils.errors import InputError
 METADATA, KEY, VALUE = (14,), 1, 2  # ModelProto.metadata_props, and what stands in one
 INPUT = (7, 11)  # ModelProto.graph, GraphProto.input
 DIMENSIONS, LENGTH_OF_DIMENSION = (2, 1, 2, 1), 1  # ValueInfoProto.type, .tensor_type, .shape, .dim; .dim_value
+EXTERNAL, LOCATION = (13,), "location"  # TensorProto.external_data, and the key of the one that names a file
+# What messages hold that lead to tensors: message -> {field number: message}
+MODEL, GRAPH, FUNCTION, NODE, ATTRIBUTE, SPARSE, TENSOR = range(7)
+TO_TENSORS = {
+    MODEL: {7: GRAPH, 25: FUNCTION},
+    GRAPH: {1: NODE, 5: TENSOR, 15: SPARSE},
+    FUNCTION: {7: NODE},
+    NODE: {5: ATTRIBUTE},
+    ATTRIBUTE: {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH, 22: SPARSE, 23: SPARSE},
+    SPARSE: {1: TENSOR, 2: TENSOR},
+}
 EMPTY = memoryview(b"")
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 
@@ -33,10 +45,39 @@ def image_shape_of(file: Path) -> tuple[int | None, ...]:
     raise InputError(f"{file}: one input (B, 3, H, W) was expected, got none of four dimensions")
 
 
+def check_external_data(file: Path) -> None:
+    """Raises InputError where an ONNX file has weights in a file outside of its own folder, as runtimes may read what
+    is there."""
+    folder = Path(os.path.realpath(file.parent))
+    with _told(file):
+        for location in _locations(memoryview(file.read_bytes())):
+            if not Path(os.path.realpath(folder / location)).is_relative_to(folder):
+                raise InputError(f"{file} was refused: it has weights in {location[:100]!r}, outside of its folder")
+
+
+def _locations(content: memoryview) -> Iterator[str]:
+    """The names of files with weights of all tensors in a ModelProto."""
+    waiting = [(MODEL, content)]
+    while waiting:
+        kind, message = waiting.pop()
+        if kind == TENSOR:
+            pairs = [dict(_fields(pair)) for pair in _nested(message, EXTERNAL)]
+            yield from (_text(pair.get(VALUE, EMPTY)) for pair in pairs if _text(pair.get(KEY, EMPTY)) == LOCATION)
+            continue
+        inside = TO_TENSORS[kind]
+        waiting.extend(
+            (inside[number], value)
+            for number, value in _fields(message)
+            if number in inside and not isinstance(value, int)
+        )
+
+
 @contextmanager
 def _told(file: Path) -> Iterator[None]:
     try:
         yield
+    except InputError:
+        raise
     except (IndexError, ValueError, TypeError) as error:
         raise InputError(f"{file}: it is no ONNX file: {error}") from error
 

@@ -7,18 +7,19 @@ from torch import Tensor
 
 from models.export_metadata import from_texts
 from models.exported import ExportedBackend, as_array, check_is_file, one_line
-from models.onnx_metadata import image_shape_of, texts_of
+from models.onnx_metadata import check_external_data, image_shape_of, texts_of
 from utils.errors import InputError
 
 
 class DnnBackend(ExportedBackend):
     """A file in OpenCV, which needs no further package, on the CPU. Raises InputError where OpenCV cannot run it; it
-    takes files of a fixed size alone."""
+    takes files of a fixed size alone, with weights inside or in a file of their folder."""
 
     def __init__(self, file: Path, device: torch.device) -> None:
         import cv2
 
         check_is_file(file)
+        check_external_data(file)
         metadata = from_texts(texts_of(file), file)
         batch, _, height, width = image_shape_of(file)
         if metadata.nms:

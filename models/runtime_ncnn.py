@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.export_metadata import Metadata, from_json
+from models.export_metadata import from_file
 from models.exported import METADATA_NAME, ExportedBackend, as_array
 from utils.errors import InputError
 from utils.extras import need
@@ -42,7 +42,7 @@ class NcnnBackend(ExportedBackend):
         if failed or len(inputs) != 1 or not outputs:
             raise InputError(f"{file}: NCNN cannot read it, or it is no network with one input: {inputs} {outputs}")
         self.input, self.output = inputs[0], outputs[0]
-        metadata = _metadata(file)
+        metadata = from_file(file / METADATA_NAME)
         super().__init__(file, metadata, device, fixed_hw=metadata.imgsz, fixed_batch=1)
 
     def _run(self, images: Tensor) -> Tensor:
@@ -55,8 +55,3 @@ class NcnnBackend(ExportedBackend):
         if code:
             raise InputError(f"{self.file}: NCNN fails on images {tuple(images.shape)} (code {code})")
         return torch.from_numpy(np.array(predictions)[None])  # a copy: the memory is the extractor's
-
-
-def _metadata(file: Path) -> Metadata:
-    beside = file / METADATA_NAME
-    return from_json(beside.read_bytes(), beside) if beside.is_file() else Metadata({})

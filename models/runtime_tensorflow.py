@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.export_metadata import Metadata, from_json
+from models.export_metadata import Metadata, from_file, from_json
 from models.exported import METADATA_NAME, ExportedBackend, as_array, in_pixels, one_line
 from utils.errors import InputError
 from utils.extras import need
@@ -70,9 +70,7 @@ class SavedModelBackend(TensorFlowBackend):
         self.function = self.loaded.signatures[SIGNATURE]
         inputs = self.function.structured_input_signature[1]
         (self.input,) = inputs
-        beside = file / METADATA_NAME
-        metadata = from_json(beside.read_bytes(), beside) if beside.is_file() else Metadata({})
-        return inputs[self.input].shape.as_list(), metadata
+        return inputs[self.input].shape.as_list(), from_file(file / METADATA_NAME)
 
     def _call(self, images: Any) -> Any:
         return next(iter(self.function(**{self.input: images}).values()))

@@ -1,5 +1,7 @@
 """TFLite (LiteRT) files as a backend, on the CPU. Not for writing them: models/export_tflite.py."""
 
+import lzma
+import zlib
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -15,6 +17,7 @@ from utils.extras import need
 from utils.silence import silence
 
 REQUIREMENTS = "requirements-tflite.txt"
+UNREADABLE = (zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError)  # of an archive's member
 
 
 class TfliteBackend(ExportedBackend):
@@ -75,6 +78,8 @@ def _metadata(file: Path) -> Metadata:
     """From the archive behind the network; nothing where there is none."""
     try:
         with ZipFile(file) as archive, archive.open(METADATA_NAME) as entry:
-            return from_json(entry.read(LONGEST), file)
+            return from_json(entry.read(LONGEST + 1), file)
     except (BadZipFile, KeyError):
         return Metadata({})
+    except UNREADABLE as error:
+        raise InputError(f"{file}: its metadata cannot be unpacked: {one_line(error)}") from error

@@ -1,15 +1,18 @@
 """TorchScript files as a backend. Not for writing them: models/export_torchscript.py."""
 
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor
 
-from models.export_metadata import from_json
+from models.export_metadata import LONGEST, from_json
 from models.export_torchscript import METADATA_NAME
 from models.exported import ExportedBackend, check_is_file, one_line
 from utils.errors import InputError
 from utils.quiet import quiet
+
+LARGEST_CODE = 2**27  # bytes, unpacked
 
 
 class TorchScriptBackend(ExportedBackend):
@@ -18,11 +21,12 @@ class TorchScriptBackend(ExportedBackend):
 
     def __init__(self, file: Path, device: torch.device) -> None:
         check_is_file(file)
+        _check_packed(file)
         extra = {METADATA_NAME: ""}
         try:
             with quiet():  # torch would like torch.export
                 self.program = torch.jit.load(str(file), map_location=device, _extra_files=extra).eval()
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, UnicodeError, EOFError) as error:
             raise InputError(f"{file}: torch cannot read it as TorchScript: {one_line(error)}") from error
         metadata = from_json(extra[METADATA_NAME] or "{}", file)
         bound = not metadata.dynamic and metadata.imgsz is not None
@@ -44,3 +48,18 @@ class TorchScriptBackend(ExportedBackend):
         if not isinstance(first, Tensor):
             raise InputError(f"{self.file}: it should give a tensor of predictions, got {type(first).__name__}")
         return first
+
+
+def _check_packed(file: Path) -> None:
+    """Raises InputError where an archive would become far larger than it is. torch packs the code alone."""
+    try:
+        with ZipFile(file) as archive:
+            members = archive.infolist()
+    except (BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+        raise InputError(f"{file}: torch cannot read it as TorchScript: {one_line(error)}") from error
+    size, claimed = file.stat().st_size, sum(member.file_size for member in members)
+    if claimed > size + LARGEST_CODE:
+        raise InputError(f"{file} was refused: its {size} bytes would unpack to {claimed}, as no network's do")
+    told = sum(member.file_size for member in members if member.filename.endswith(f"extra/{METADATA_NAME}"))
+    if told > LONGEST:
+        raise InputError(f"{file}: its metadata has more than {LONGEST} characters")
