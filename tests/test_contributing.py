@@ -106,7 +106,7 @@ def test_a_data_set_format_is_added_as_the_text_says(json_labels, tmp_path):
     index = labels.index_labels(labels.image_files(tmp_path), nc=2)
     assert index.rows.tolist() == [pytest.approx([1, 0.5, 0.5, 0.2, 0.3])]
     assert index.report.counts == label_files.Counts(found=4, empty=1, corrupt=2)
-    assert "c.json: expected JSON" in index.summary()["unreadable label file"]
+    assert "c.json: expected [[class, x, y, w, h], ...] in JSON" in index.summary()["unreadable label file"]
     assert "d.json: expected coordinates" in index.summary()["coordinates out of range"]
 
 
