@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.annotator import PALETTE_HEX
+from utils.annotator import PALETTE_HEX, class_hex
 from utils.figures import INK, SOFT_INK, add_legend, chart_names, new_figure, save_figure, style_axes
 from utils.metrics import AveragePrecision
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 NAMED_CLASSES = 20  # more curves than that are drawn in one pale colour and without a legend entry
 NUMBERED_CELLS = 30  # classes up to which the confusion matrix shows its numbers
 NAMED_CELLS = 99  # and up to which it names its rows and columns
+LEAST_SHARE = 0.005  # of a confusion matrix: what is less would be written as 0.00
 PALE = "#c5ccd6"
-COLOURS = PALETTE_HEX.split()  # a class has one colour in all pictures
 
 
 def plot_curves(scores: AveragePrecision, save_dir: str | Path, names: Mapping[int, str]) -> None:
-    """Writes PR_curve.png, F1_curve.png, P_curve.png, R_curve.png: a line a class that has labels, and the mean."""
-    save_dir, curves = Path(save_dir), scores.curves
-    names = chart_names(names)
-    labels = {int(cls): names.get(int(cls), str(cls)) for cls in scores.classes}
+    """Writes PR_curve.png, F1_curve.png, P_curve.png, R_curve.png: a line for each class that has labels, and their
+    mean."""
+    save_dir, curves, shown_names = Path(save_dir), scores.curves, chart_names(names)
+    labels = {int(cls): shown_names.get(int(cls), str(cls)) for cls in scores.classes}
     _plot_precision_recall(scores, labels, save_dir / "PR_curve.png")
     for stem, quantity, values in (
         ("F1", "F1", curves.f1),
@@ -62,13 +62,14 @@ def _plot_over_confidence(
 
 
 def _draw_classes(axes: "Axes", axis: np.ndarray, values: np.ndarray, texts: Mapping[int, str]) -> np.ndarray:
-    """A line for each row of values (c, 1000); texts: class id -> legend. Returns their mean (1000,), or zeros."""
+    """A line for each row of values (c, 1000); texts: class number -> its text in the legend. Returns the rows' mean
+    (1000,), or zeros. A class has the colour of its boxes, unless that makes two of the lines alike."""
     if len(texts) > NAMED_CLASSES:
         axes.plot(axis, values.T, color=PALE, linewidth=0.8)
     else:
-        by_class = max(texts, default=0) < len(COLOURS)  # beyond that two classes would share a colour
+        own_colours = max(texts, default=0) < len(PALETTE_HEX)
         for row, (line, (cls, text)) in enumerate(zip(values, texts.items(), strict=True)):
-            axes.plot(axis, line, color=COLOURS[cls if by_class else row], linewidth=1.3, label=text)
+            axes.plot(axis, line, color=class_hex(cls if own_colours else row), linewidth=1.3, label=text)
     return values.mean(0) if len(values) else np.zeros_like(axis)
 
 
@@ -81,32 +82,39 @@ def _finish(axes: "Axes", title: str, *, x_label: str, y_label: str) -> None:
 def plot_confusion_matrix(matrix: np.ndarray, file: str | Path, names: Mapping[int, str]) -> None:
     """Writes the counts (nc + 1, nc + 1), rows predicted and columns true, last = background, as shares of each column.
 
-    Columns and rows are named up to 99 classes, cells carry their share up to 30; shares under 0.005 stay blank.
+    Columns and rows are named up to NAMED_CELLS classes. Cells carry their share up to NUMBERED_CELLS classes, and from
+    LEAST_SHARE on.
     """
     nc = len(matrix) - 1
     shares = matrix / np.maximum(matrix.sum(0, keepdims=True), 1)
-    side = float(np.clip(4.5 + 0.35 * nc, 6, 18))
-    figure, axes = new_figure(1, 1, size_inches=(side + 1, side))
-    cells = axes[0, 0].imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+    side = float(np.clip(2.8 + 0.38 * nc, 4.5, 14.5))  # inches, of the cells alone: names may be short or long
+    figure, ((axes,),) = new_figure(1, 1, size_inches=(side, side))
+    figure.set_layout_engine("none")
+    axes.set_position((0, 0, 1, 1))
+    cells = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     if nc <= NUMBERED_CELLS:
-        _write_shares(axes[0, 0], shares)
-    style_axes(axes[0, 0], "Confusion matrix, shares of each true class", x_label="True", y_label="Predicted", grid="")
+        _write_shares(axes, shares)
+    style_axes(axes, "Confusion matrix, shares of each true class", x_label="True", y_label="Predicted", grid="")
     if nc <= NAMED_CELLS:
-        names = chart_names(names)
-        texts = [names.get(cls, str(cls)) for cls in range(nc)] + ["background"]
-        size = 8 if nc <= NUMBERED_CELLS else 5
-        axes[0, 0].set_xticks(range(nc + 1), texts, rotation=90, fontsize=size)
-        axes[0, 0].set_yticks(range(nc + 1), texts, fontsize=size)
-    bar = figure.colorbar(cells, ax=axes[0, 0], fraction=0.04, pad=0.01, shrink=0.8)
+        _name_cells(axes, chart_names(names), nc)
+    bar = figure.colorbar(cells, cax=axes.inset_axes((1.02, 0.1, 0.25 / side, 0.8)))
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors=SOFT_INK, length=3)
-    save_figure(figure, file)
+    save_figure(figure, file, grow=True)
+
+
+def _name_cells(axes: "Axes", names: Mapping[int, str], nc: int) -> None:
+    """Names of the classes beside the rows and below the columns."""
+    texts = [*(names.get(cls, str(cls)) for cls in range(nc)), "background"]
+    font_size = 8 if nc <= NUMBERED_CELLS else 7
+    axes.set_xticks(range(nc + 1), texts, rotation=90, fontsize=font_size)
+    axes.set_yticks(range(nc + 1), texts, fontsize=font_size)
 
 
 def _write_shares(axes: "Axes", shares: np.ndarray) -> None:
-    """The numbers of all cells from 0.005 up, readable on their colour."""
+    """The numbers of all cells from LEAST_SHARE up, readable on their colour."""
     size = float(np.clip(90 / len(shares), 6, 10))
-    for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
+    for row, column in zip(*np.nonzero(shares >= LEAST_SHARE), strict=True):
         share = shares[row, column]
         colour = "white" if share > 0.5 else INK
         axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=size, color=colour)

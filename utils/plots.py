@@ -1,5 +1,5 @@
-"""Pictures of a training: batches with their boxes, label statistics, the course of results.csv, feature maps. The
-curves of a validation are in utils/curves.py."""
+"""Grids of pictures (batches with their boxes, feature maps) and charts of a training (its labels, the course of
+results.csv). Not the curves of a validation: utils/curves.py."""
 
 import csv
 import math
@@ -11,28 +11,48 @@ import cv2
 import numpy as np
 import torch
 
-from utils.annotator import PALETTE_HEX, Annotator, class_colour, fit_label, label_tile
+from utils.annotator import Annotator, class_colour, class_hex, fit_label, label_tile
 from utils.errors import InputError
-from utils.figures import GRID, INK, SERIES, SOFT_INK, add_legend, chart_names, new_figure, save_figure, style_axes
+from utils.figures import (
+    GRID,
+    INK,
+    SERIES,
+    SOFT_INK,
+    add_legend,
+    chart_names,
+    even_selection,
+    new_figure,
+    save_figure,
+    style_axes,
+)
 from utils.files import atomic_write
 from utils.fonts import drawable_names
+from utils.metrics import fitness
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BACKDROP = (24, 26, 32)  # RGB behind the tiles of a grid
 GAP = 6  # px between tiles
-COLOURS = PALETTE_HEX.split()
+MOST_IMAGES = 16  # of a batch in one picture
+MOST_PIXELS = 1920  # of its longer side, about
 BOX_SIDES = ("x", "y", "width", "height")
+MOST_OUTLINED = 1000  # boxes drawn on top of each other
 MOST_COUNTED = 1_000_000  # boxes; more change no picture
+LETTERS_BELOW_BARS = 70  # about so many fit side by side
+NAMED_BARS, NUMBERED_BARS = 30, 20  # classes up to which bars have their class's name, and their number on top
+MOST_CHANNELS, CHANNEL_PIXELS = 32, 96  # of a layer's feature maps: how many are shown, and how wide
 
 
 # ------------------------------------------------------------------------------------------------------------- batches
 def detections_as_targets(
     detections: Sequence[torch.Tensor], size_hw: tuple[int, int], *, max_det: int = 300
 ) -> np.ndarray:
-    """Detections of a batch, one (n, 6) [x1, y1, x2, y2, conf, cls] in pixels of the network input an image, as rows
-    for plot_images: float32 (m, 7) [image, cls, x, y, w, h, conf], normalised."""
+    """Detections of a batch as rows for plot_images: float32 (m, 7) [image, cls, x, y, w, h, conf], normalised.
+
+    detections: for each image (n, 6) [x1, y1, x2, y2, conf, cls], in pixels of the network's input of size_hw; of each,
+    the first max_det are taken.
+    """
     height, width = size_hw
     rows = [np.zeros((0, 7), np.float32)]
     for image, found in enumerate(detections):
@@ -49,17 +69,15 @@ def plot_images(
     *,
     file: str | Path,
     names: Mapping[int, str],
-    max_images: int = 16,
-    max_side: int = 1920,
     conf_thres: float = 0.25,
 ) -> None:
     """Writes a grid of a batch with boxes, class names and file names.
 
     images (B, 3, H, W) RGB, uint8 or float in 0..1; targets (n, 6) [image, cls, x, y, w, h] normalised, or (n, 7) with
-    the confidence: those up to conf_thres are left out. At most max_images are shown, on at most about max_side pixels;
+    the confidence: those up to conf_thres are left out. The first MOST_IMAGES are shown, on about MOST_PIXELS at most;
     small images are enlarged so that their labels can be read.
     """
-    tiles = _bgr_tiles(images[:max_images])
+    tiles = _bgr_tiles(images[:MOST_IMAGES])
     rows = np.asarray(targets.detach().cpu() if isinstance(targets, torch.Tensor) else targets, dtype=np.float32)
     if rows.shape[1] > 6:
         rows = rows[rows[:, 6] > conf_thres]
@@ -67,7 +85,7 @@ def plot_images(
     columns = math.ceil(math.sqrt(len(tiles)))
     lines = math.ceil(len(tiles) / columns)
     height, width = tiles[0].shape[:2]
-    scale = min(max_side / max(columns * width, lines * height), max(1.0, 640 / max(height, width)))
+    scale = min(MOST_PIXELS / max(columns * width, lines * height), max(1.0, 640 / max(height, width)))
     drawn = [
         _batch_tile(tile, rows[rows[:, 0] == index], Path(path).name, scale=scale, names=names)
         for index, (tile, path) in enumerate(zip(tiles, paths, strict=False))
@@ -76,23 +94,22 @@ def plot_images(
 
 
 def _bgr_tiles(images: torch.Tensor | np.ndarray) -> list[np.ndarray]:
-    """(B, 3, H, W) RGB -> a list of contiguous BGR uint8 (H, W, 3)."""
-    batch = images.detach().cpu().float().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
-    is_unit = not isinstance(images, torch.Tensor) or images.is_floating_point()
-    if is_unit and np.issubdtype(batch.dtype, np.floating):
-        batch = batch * 255
-    return [np.ascontiguousarray(image[::-1].transpose(1, 2, 0)).astype(np.uint8) for image in batch]
+    """(B, 3, H, W) RGB, uint8 or float in 0..1 -> a list of contiguous BGR uint8 (H, W, 3)."""
+    batch = torch.as_tensor(images).detach().cpu()
+    batch = (batch.float() * 255).byte() if batch.is_floating_point() else batch
+    return [np.ascontiguousarray(image[::-1].transpose(1, 2, 0)) for image in batch.numpy()]
 
 
 def _batch_tile(
     tile: np.ndarray, rows: np.ndarray, caption: str, *, scale: float, names: Mapping[int, str]
 ) -> np.ndarray:
-    """One image of the grid, scaled, with its boxes (n, 6 or 7) and its file name below."""
+    """One image of the grid: scaled, with its boxes (rows of plot_images' targets), and the caption below."""
     height, width = (max(round(side * scale), 1) for side in tile.shape[:2])
     tile = cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     font_size = min(max(round(max(height, width) * 0.03), 11), 18)
     annotator = Annotator(tile, font_size=font_size, line_width=max(round(max(height, width) / 240), 1))
-    for row in rows[np.argsort(row_confidence(rows))]:
+    confidence = rows[:, 6] if rows.shape[1] > 6 else np.ones(len(rows))
+    for row in rows[np.argsort(confidence)]:  # the most confident last, on top
         cls, (x, y, w, h) = int(row[1]), row[2:6] * (width, height, width, height)
         label = names.get(cls, str(cls)) + (f" {row[6]:.2f}" if len(row) > 6 else "")
         annotator.box((x - w / 2, y - h / 2, x + w / 2, y + h / 2), label, class_colour(cls))
@@ -101,11 +118,6 @@ def _batch_tile(
     top = (len(strip) - len(text)) // 2
     strip[top : top + len(text), : text.shape[1]] = text
     return np.concatenate([annotator.result(), strip])
-
-
-def row_confidence(rows: np.ndarray) -> np.ndarray:
-    """(n,): the confidence of (n, 7) rows, 1 for the labels of (n, 6) rows."""
-    return rows[:, 6] if rows.shape[1] > 6 else np.ones(len(rows), np.float32)
 
 
 def _grid(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:
@@ -132,15 +144,15 @@ def _write_picture(file: str | Path, picture: np.ndarray) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- labels
-def plot_labels(rows: np.ndarray, names: Mapping[int, str], save_dir: str | Path, *, max_boxes: int = 1000) -> None:
+def plot_labels(rows: np.ndarray, names: Mapping[int, str], save_dir: str | Path) -> None:
     """Writes labels.jpg (instances per class, the boxes on top of each other, where centres and sizes lie) and
-    labels_correlogram.jpg of all labels (n, 5) [cls, x, y, w, h], normalised. Of the boxes, an even selection of at
-    most max_boxes is drawn, and of MOST_COUNTED counted where they lie."""
+    labels_correlogram.jpg of labels (n, 5) [cls, x, y, w, h], normalised. Instances are counted in all of them; boxes
+    are drawn, and places and sizes counted, in an even selection of MOST_OUTLINED and MOST_COUNTED."""
     rows = np.asarray(rows).reshape(-1, 5)
     figure, axes = new_figure(2, 2, size_inches=(11, 10))
     _class_bars(axes[0, 0], rows[:, 0].astype(int), names)
-    _boxes_overlay(axes[0, 1], rows[:: math.ceil(max(len(rows), 1) / max_boxes)], total=len(rows))
-    counted = rows[:: math.ceil(max(len(rows), 1) / MOST_COUNTED)].astype(np.float64)
+    _boxes_overlay(axes[0, 1], even_selection(rows, MOST_OUTLINED), total=len(rows))
+    counted = even_selection(rows, MOST_COUNTED).astype(np.float64)
     _density(axes[1, 0], counted[:, 1], counted[:, 2])
     style_axes(axes[1, 0], "Where the centres lie", x_label="x", y_label="y", grid="")
     axes[1, 0].invert_yaxis()  # as in the picture
@@ -151,18 +163,22 @@ def plot_labels(rows: np.ndarray, names: Mapping[int, str], save_dir: str | Path
 
 
 def _class_bars(axes: "Axes", classes: np.ndarray, names: Mapping[int, str]) -> None:
+    """A bar for each class, with as much text as there is room for. classes (n,): those of the labels."""
     nc = max([*names, int(classes.max(initial=0))]) + 1
     counts = np.bincount(classes, minlength=nc)
-    axes.bar(range(nc), counts, color=[COLOURS[cls % len(COLOURS)] for cls in range(nc)], width=0.8)
-    axes.set(xlim=(-0.7, max(nc, 3) - 0.3), ylim=(0, max(counts.max() * 1.05, 1)))
+    axes.bar(range(nc), counts, color=[class_hex(cls) for cls in range(nc)], width=0.8)
+    middle, places = (nc - 1) / 2, max(nc, 3)  # one or two bars are no wider than the third part of the chart
+    axes.set(xlim=(middle - places / 2 - 0.2, middle + places / 2 + 0.2), ylim=(0, max(counts.max() * 1.05, 1)))
     style_axes(axes, "Instances per class", y_label=f"instances (total {len(classes):,})", grid="y")
-    if nc > 30:
+    if nc > NAMED_BARS:
         axes.set_xlabel("class", fontsize=9, color=SOFT_INK)
         return
-    texts = [chart_names(names).get(cls, str(cls)) for cls in range(nc)]
-    crowded = sum(map(len, texts)) + 2 * nc > 60
-    axes.set_xticks(range(nc), texts, rotation=90 if crowded else 0)
-    if nc <= 20:
+    shown_names = chart_names(names)
+    texts = [shown_names.get(cls, str(cls)) for cls in range(nc)]
+    letters = LETTERS_BELOW_BARS / (places if nc > 1 else 1)  # below each bar
+    rotation = 0 if max(map(len, texts)) + 2 <= letters else 90
+    axes.set_xticks(range(nc), texts, rotation=rotation, fontsize=8 if nc <= NUMBERED_BARS else 7)
+    if nc <= NUMBERED_BARS:
         for cls, count in enumerate(counts):
             axes.annotate(f"{count:,}", (cls, count), ha="center", va="bottom", fontsize=7, color=SOFT_INK)
 
@@ -173,10 +189,10 @@ def _boxes_overlay(axes: "Axes", rows: np.ndarray, *, total: int) -> None:
     from matplotlib.patches import Rectangle
 
     patches = [Rectangle((0.5 - w / 2, 0.5 - h / 2), w, h) for w, h in rows[:, 3:]]
-    edges = [COLOURS[int(cls) % len(COLOURS)] for cls in rows[:, 0]]
+    edges = [class_hex(cls) for cls in rows[:, 0]]
     opacity = min(max(60 / max(len(rows), 1), 0.15), 0.9)
     axes.add_collection(PatchCollection(patches, facecolor="none", edgecolor=edges, linewidth=0.8, alpha=opacity))
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[], yticks=[])
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", anchor="NW", xticks=[], yticks=[])
     style_axes(axes, f"Boxes around one centre ({_share(rows, total)})", grid="")
     for spine in axes.spines.values():
         spine.set_visible(True)
@@ -194,11 +210,12 @@ def _density(axes: "Axes", horizontal: np.ndarray, vertical: np.ndarray, *, bins
 
 
 def _share(selection: np.ndarray, total: int) -> str:
+    """ "1,000 of 20,000" or "all 300" """
     return f"{len(selection):,} of {total:,}" if len(selection) < total else f"all {total:,}"
 
 
 def _correlogram(boxes: np.ndarray, file: Path, *, total: int) -> None:
-    """Each of x, y, width, height (n, 4) against each, its own histogram on the diagonal."""
+    """A chart for each pair of the columns of boxes (n, 4), BOX_SIDES; on the diagonal a histogram of the column."""
     figure, axes = new_figure(4, 4, size_inches=(10, 10))
     for line in range(4):
         for column in range(4):
@@ -238,8 +255,8 @@ def read_results(csv_file: str | Path) -> dict[str, np.ndarray]:
 
 
 def without_skipped(results: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The columns with NaN, which lines leave out, where an epoch was not validated: its losses and metrics are all
-    zeros there (--noval)."""
+    """A copy in which epochs that were not validated (--noval) have NaN, which lines leave out, for the losses and
+    metrics of the validation. In results.csv all of these are 0 then."""
     validated = [key for key in results if key.startswith(("val/", "metrics/"))]
     if not validated:
         return dict(results)
@@ -249,18 +266,14 @@ def without_skipped(results: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def plot_results(csv_file: str | Path, file: str | Path | None = None) -> Path:
     """Charts results.csv: losses of training and validation, precision, recall, mAP, learning rates and temperature.
-    Returns the picture's path, by default results.png beside it."""
+    Returns the path of the picture, by default results.png beside csv_file."""
     results = without_skipped(read_results(csv_file))
     file = Path(file or Path(csv_file).with_suffix(".png"))
     figure, axes = new_figure(2, 3, size_inches=(13, 7.5))
     for column, (key, title) in enumerate((("box", "Box loss"), ("obj", "Objectness loss"), ("cls", "Class loss"))):
         _lines(axes[0, column], results, {f"train/{key}_loss": "train", f"val/{key}_loss": "val"}, title)
-    _lines(
-        axes[1, 0],
-        results,
-        {"metrics/precision": "precision", "metrics/recall": "recall"},
-        "Precision and recall",
-    )
+    precision_recall = {"metrics/precision": "precision", "metrics/recall": "recall"}
+    _lines(axes[1, 0], results, precision_recall, "Precision and recall")
     _lines(axes[1, 1], results, {"metrics/mAP_0.5": "mAP 0.5", "metrics/mAP_0.5:0.95": "mAP 0.5:0.95"}, "mAP")
     _mark_best(axes[1, 1], results)
     for cell in axes[1, :2]:
@@ -271,7 +284,8 @@ def plot_results(csv_file: str | Path, file: str | Path | None = None) -> Path:
 
 
 def _lines(axes: "Axes", results: Mapping[str, np.ndarray], series: Mapping[str, str], title: str) -> None:
-    """The named columns over the epochs; those that the file lacks are left out."""
+    """Columns of the results over the epochs; series: column -> its text in the legend. Columns that the file lacks are
+    left out."""
     present = {key: label for key, label in series.items() if key in results}
     for colour, (key, label) in zip(SERIES, present.items(), strict=False):
         marker = "o" if np.isfinite(results[key]).sum() < 15 else None
@@ -285,11 +299,15 @@ def _lines(axes: "Axes", results: Mapping[str, np.ndarray], series: Mapping[str,
 
 
 def _mark_best(axes: "Axes", results: Mapping[str, np.ndarray]) -> None:
-    """A ring at the epoch of the best fitness (0.1 mAP50 + 0.9 mAP50-95), and its values in the title."""
-    map50, map50_95 = results.get("metrics/mAP_0.5"), results.get("metrics/mAP_0.5:0.95")
-    if map50 is None or map50_95 is None or np.isnan(map50_95).all():
+    """Rings at the epoch of the best fitness, and its values in the title."""
+    columns = ("metrics/precision", "metrics/recall", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95")
+    if not all(column in results for column in columns):
         return
-    best = int(np.nanargmax(0.1 * map50 + 0.9 * map50_95))
+    fitnesses = [fitness(*values) for values in zip(*(results[column] for column in columns), strict=True)]
+    if np.isnan(fitnesses).all():
+        return
+    map50, map50_95 = (results[column] for column in columns[2:])
+    best = int(np.nanargmax(fitnesses))
     epoch = results["epoch"][best]
     axes.plot([epoch] * 2, [map50[best], map50_95[best]], "o", ms=9, mfc="none", mec=INK, mew=1.4)
     axes.set_title(
@@ -313,16 +331,13 @@ def _schedule(axes: "Axes", results: Mapping[str, np.ndarray]) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- feature maps
-def plot_feature_maps(
-    features: torch.Tensor, title: str, file: str | Path, *, channels: int = 32, tile_side: int = 96
-) -> None:
+def plot_feature_maps(features: torch.Tensor, title: str, file: str | Path) -> None:
     """Writes the first channels of one layer's output (1, C, H, W) as a grid, each scaled to its own range, and the
     whole tensor (C, H, W) as .npy beside it."""
     maps = features[0].detach().float().cpu().numpy()
-    shown = maps[:channels]
-    width = max(tile_side, 1)
-    height = max(round(width * maps.shape[1] / maps.shape[2]), 1)
-    tiles = [_coloured(channel, (width, height)) for channel in shown]
+    shown = maps[:MOST_CHANNELS]
+    height = max(round(CHANNEL_PIXELS * maps.shape[1] / maps.shape[2]), 1)
+    tiles = [_coloured(channel, (CHANNEL_PIXELS, height)) for channel in shown]
     grid = _grid(tiles, min(8, len(tiles)))
     text = f"{title}: {len(shown)} of {len(maps)} channels, {maps.shape[1]} x {maps.shape[2]}"
     plate = label_tile(*fit_label(text, 14, grid.shape[1] - GAP), BACKDROP)[:, : grid.shape[1]]

@@ -133,19 +133,22 @@ def test_thumbnails_are_not_hidden_by_labels(side, fewest):
 
 
 @pytest.mark.parametrize(
-    ("xyxy", "options", "top_left", "size_hw"),
+    ("xyxy", "top_left", "size_hw"),
     [
-        ((50, 40, 50, 40), {}, (35, 45), (10, 10)),
-        ((20, 20, 40, 60), {"gain": 1.0, "pad": 0}, (20, 20), (40, 20)),
-        ((20, 20, 40, 60), {"gain": 1.5, "pad": 10}, (5, 10), (70, 40)),
-        ((0, 0, 100, 80), {}, (0, 0), (80, 100)),
-        ((40, 20, 60, 60), {"gain": 1.0, "pad": 0, "square": True}, (20, 30), (40, 40)),
+        ((50, 40, 50, 40), (35, 45), (10, 10)),
+        ((20, 10, 40, 60), (4, 14), (61, 31)),  # 20 x 1.02 + 10 = 30.4 pixels around 30, 50 x 1.02 + 10 = 61 around 35
+        ((0, 0, 100, 80), (0, 0), (80, 100)),
+        ((90, -10, 130, 20), (0, 84), (25, 16)),
+        ((120, 20, 140, 40), None, (31, 0)),
+        ((-60, 20, -30, 40), None, (31, 0)),
     ],
 )
-def test_crops(xyxy, options, top_left, size_hw):
+def test_crops(xyxy, top_left, size_hw):
     image = np.arange(80 * 100 * 3, dtype=np.int64).reshape(80, 100, 3)
-    crop = crop_box(image, xyxy, **options)
+    crop = crop_box(image, xyxy)
     assert crop.shape == (*size_hw, 3)
+    if top_left is None:
+        return
     assert np.array_equal(crop[0, 0], image[top_left])
     crop[:] = 0
     assert image[top_left].any()  # a copy

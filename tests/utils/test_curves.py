@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import utils.curves
+from tests.utils.pictures import ink_at_edges
 from utils.curves import plot_confusion_matrix, plot_curves
 from utils.metrics import ap_per_class
 
@@ -60,6 +61,21 @@ def test_confusion_matrix_is_written(tmp_path, texts, nc):
     assert cv2.imread(str(file)).std() > 1
     assert ("cat" in texts[file.name]) == (0 < nc <= 99)
     assert ("0.75" in texts[file.name]) == (0 < nc <= 30)
+
+
+LONG = "a class name so long that somebody thought about it, number "
+
+
+@pytest.mark.parametrize(("nc", "name"), [(0, ""), (1, ""), (1, LONG), (12, LONG), (80, LONG)])
+def test_a_confusion_matrix_has_room_for_its_texts(tmp_path, nc, name):
+    plot_confusion_matrix(np.eye(nc + 1), tmp_path / "c.png", {cls: f"{name}{cls}" for cls in range(nc)})
+    picture = cv2.imread(str(tmp_path / "c.png")).astype(int)
+    assert not ink_at_edges(picture)
+    rows, columns = (np.flatnonzero((picture < 150).any((2, axis))) for axis in (1, 0))
+    margins = (rows[0], columns[0], picture.shape[0] - 1 - rows[-1], picture.shape[1] - 1 - columns[-1])
+    assert max(margins) < 40  # pixels
+    blue = np.flatnonzero((picture[:, :, 0] > picture[:, :, 2] + 50).any(axis=1))  # rows of pixels with dark cells
+    assert blue[-1] - blue[0] > 0.5 * picture.shape[0]
 
 
 def test_an_empty_confusion_matrix(tmp_path):

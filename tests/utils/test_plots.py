@@ -1,12 +1,15 @@
 import subprocess
 import sys
+from itertools import pairwise
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from tests.utils.pictures import ink_at_edges
 from utils.errors import InputError
+from utils.figures import save_figure
 from utils.logger_csv import COLUMNS
 from utils.plots import (
     detections_as_targets,
@@ -85,6 +88,31 @@ def test_label_statistics_of_any_set(tmp_path, count, nc):
     plot_labels(rows, {cls: f"$class_{cls}^$" for cls in range(nc)}, tmp_path)
     for name in ("labels.jpg", "labels_correlogram.jpg"):
         assert min(cv2.imread(str(tmp_path / name)).shape[:2]) > 1000
+
+
+@pytest.mark.parametrize(
+    ("names", "turned"),
+    [
+        ({}, False),
+        ({0: "cat"}, False),
+        ({0: "a class name of forty letters, that is it"}, False),
+        ({0: "a name of twenty-six letters", 1: "another with twenty-eight so"}, True),
+        (dict(enumerate("abcdefghij")), False),
+        ({cls: f"class number {cls}" for cls in range(30)}, True),
+        ({cls: "a class name so long that somebody thought about it" for cls in range(80)}, False),
+    ],
+)
+def test_names_below_bars_do_not_run_into_each_other_or_out_of_the_picture(tmp_path, names, turned, monkeypatch):
+    figures = []
+    monkeypatch.setattr("utils.plots.save_figure", lambda figure, *_, **__: figures.append(figure))
+    plot_labels(np.zeros((0, 5)), names, tmp_path)
+    bars = figures[0].axes[0]
+    save_figure(figures[0], tmp_path / "labels.jpg")
+    texts = [label for label in bars.get_xticklabels() if label.get_text()]
+    assert all(label.get_rotation() == (90 if turned else 0) for label in texts)
+    boxes = [label.get_window_extent() for label in texts]
+    assert all(left.x1 <= right.x0 for left, right in pairwise(boxes))
+    assert not ink_at_edges(cv2.imread(str(tmp_path / "labels.jpg")))
 
 
 def write_results(file, rows, columns=COLUMNS, padding=0):
