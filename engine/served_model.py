@@ -1,8 +1,9 @@
 """A model as the service holds it: what it tells of itself, how a picture is fitted for it, and what is found in a
 batch. Not for collecting batches: engine/batching.py."""
 
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from models.backends import load_backend
 from models.runtime_torch import TorchBackend
 from utils.augmentations import letterbox
 from utils.boxes import scale_boxes
+from utils.comparison import model_names
 from utils.nms import non_max_suppression
 from utils.torch_utils import time_sync, to_unit_float
 
@@ -133,13 +135,15 @@ def _found(predictions: Tensor, job: PictureJob) -> list[list[float]]:
     return found.tolist()
 
 
-def unique_ids(files: Iterable[Path]) -> list[str]:
-    """The stem of each file, with -2, -3, ... where another one has it."""
+def model_ids(files: Sequence[Path]) -> list[str]:
+    """What requests call the models: the names that `val.py --task compare` gives them, exp/best, without what a URL or
+    a form has other uses for; numbered where that makes two alike."""
     given: list[str] = []
-    for file in files:
-        number, ident = 1, file.stem
+    for name in model_names(files):
+        plain = re.sub(r"[^\w./-]+", "-", name).strip("-") or "model"
+        number, ident = 1, plain
         while ident in given:
             number += 1
-            ident = f"{file.stem}-{number}"
+            ident = f"{plain}-{number}"
         given.append(ident)
     return given

@@ -1,7 +1,6 @@
 """The process of serve.py: loads the models, listens, ends when it is asked to. Not for what is answered:
-engine/service.py."""
+engine/service.py; nor for what a connection waits for: engine/service_connection.py."""
 
-import json
 import logging
 import socket
 import sys
@@ -10,14 +9,13 @@ from argparse import Namespace
 from math import inf
 from typing import Any
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from engine.inputs import check_ranges, chosen_weights, image_sides
 from engine.interruption import StoppedBySignal
-from engine.served_model import ServedModel, unique_ids
+from engine.served_model import ServedModel, model_ids
 from engine.service import Service, create_app
+from engine.service_connection import Connection
 from engine.service_guard import LOOPBACK, Guard
 from engine.service_limits import Limits
 from utils.errors import InputError
@@ -35,55 +33,6 @@ RANGES = {
 }
 CONNECTIONS = 256  # at a time
 SWITCH_SECONDS = 0.0005  # Python's 0.005 lets the network's thread wait for the others at each of its layers
-HEAD_SECONDS = 10  # for the head of a request to arrive, and for what is left of a body that was answered
-
-
-class Connection(H11Protocol):
-    """uvicorn's HTTP connection, which ends where a client sends nothing that could be answered: half a head, or a body
-    that goes on after its answer."""
-
-    _patience: Any = None
-
-    def connection_made(self, transport: Any) -> None:
-        """Begins to wait."""
-        super().connection_made(transport)
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        """Passes it on; what is no request keeps nobody waiting any longer."""
-        super().data_received(data)
-        self._watch()
-
-    def on_response_complete(self) -> None:
-        """Begins to wait for the next request."""
-        super().on_response_complete()
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Waits no longer."""
-        self._forget()
-        super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuses what is no HTTP, in the service's words, and ends the connection."""
-        body = json.dumps({"error": f"a request in HTTP/1.1 was expected, got something else: {msg}"}).encode()
-        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer is under way
-            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event))
-        self.transport.close()
-
-    def _watch(self) -> None:
-        """Starts to wait for the head of a request, or stops where one is being answered."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._forget()
-        elif self._patience is None:
-            self._patience = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-
-    def _forget(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
 
 
 class Server(uvicorn.Server):
@@ -114,14 +63,14 @@ def run(opt: Namespace) -> None:
     """Serves with the options of serve.py until SIGINT or SIGTERM. Raises InputError where they, the weights or the
     address cannot be used."""
     check_ranges(opt, RANGES)
+    image_sides(opt.imgsz)  # told before the models are loaded
     sys.setswitchinterval(SWITCH_SECONDS)
-    image_sides(opt.imgsz)
     files = chosen_weights(opt.weights)
     with listening(opt.host, opt.port) as listener:
         device = select_device(opt.device)
         models = [
             ServedModel(ident, file, device, imgsz=opt.imgsz, half=opt.half)
-            for ident, file in zip(unique_ids(files), files, strict=True)
+            for ident, file in zip(model_ids(files), files, strict=True)
         ]
         service = Service(models, limits_of(opt), max_batch=opt.max_batch)
         serve(service, listener, allowed_hosts=allowed_hosts(opt))

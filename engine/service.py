@@ -4,9 +4,10 @@ engine/server.py."""
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,31 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from engine.batching import Batcher
 from engine.served_model import PictureAnswer, PictureJob, ServedModel, Thresholds
 from engine.service_docs import POLICY, docs_page
 from engine.service_form import Form, Upload, read_form
-from engine.service_limits import UPLOADS, Limits, ServiceError, UploadMemory
+from engine.service_limits import UPLOADS, Limits, ServiceError, Share, UploadMemory, quoted
 from engine.service_options import DetectOptions, parse_fields
 from engine.service_pictures import decoded_picture
-from engine.service_schema import FORM, PROBLEMS, DetectAnswer, Health, ModelsAnswer
+from engine.service_schema import DETECT, HEALTH, MODELS, PROBLEMS, DetectAnswer, Health, ModelsAnswer
 from utils.class_names import class_numbers
 from utils.errors import InputError
 
 PAGE = Path(__file__).parent / "page"
 DECODERS = min(8, max(1, (os.cpu_count() or 1) // 2))  # threads; the other cores are the network's
-REFUSALS = {
-    404: "a path that /docs describes was expected, got another one",
-    405: "a method that /docs names for this path was expected, got another one",
-}
 ABOUT = "Pictures in, boxes out. Nothing of a picture is kept."
+
+
+@dataclass(frozen=True)
+class Received:
+    """A picture of a request: what the client calls it, whether its file ends too early, and the job that it is."""
+
+    name: str
+    truncated: bool
+    job: PictureJob
 
 
 class Service:
@@ -83,19 +90,16 @@ class Service:
                 asked = _thresholds(options, model)
                 decoding = time.perf_counter()
                 with _until(self.limits.seconds, 504, "an answer"):
-                    jobs = await self._jobs(form, model, asked)
+                    received = await self._received(form, model, asked)
             decode_ms = 1000 * (time.perf_counter() - decoding)
             with _until(self.limits.seconds, 504, "an answer"):
-                answers = await self._answers(model, jobs)
+                answers = await self._answers(model, [picture.job for picture in received])
         finally:
             self.running -= 1
-        pictures = [
-            _picture(model, upload, job, answer)
-            for upload, job, answer in zip(form.pictures, jobs, answers, strict=True)
-        ]
+        pictures = [_picture(model, *pair) for pair in zip(received, answers, strict=True)]
         return {"model": model.id, "pictures": pictures, "timings_ms": _timings(answers, decode_ms, begun)}
 
-    async def _form(self, request: Request, share: Any) -> Form:
+    async def _form(self, request: Request, share: Share) -> Form:
         claimed = request.headers.get("content-length", "")
         if claimed.isdecimal() and int(claimed) > self.limits.bytes:
             raise ServiceError(413, f"at most {self.limits.bytes} bytes a request were expected, got {claimed}")
@@ -105,19 +109,19 @@ class Service:
     def _model(self, ident: str) -> ServedModel:
         chosen = self.models.get(ident) if ident else next(iter(self.models.values()))
         if chosen is None:
-            raise ServiceError(404, f"model: one of {', '.join(self.models)} was expected, got {ident[:60]!r}")
+            raise ServiceError(404, f"model: one of {', '.join(self.models)} was expected, got {quoted(ident)}")
         return chosen
 
-    async def _jobs(self, form: Form, model: ServedModel, asked: Thresholds) -> list[PictureJob]:
+    async def _received(self, form: Form, model: ServedModel, asked: Thresholds) -> list[Received]:
         """The pictures decoded and fitted, one after the other, so that one request holds one large picture."""
         loop = asyncio.get_running_loop()
 
-        def made(upload: Upload) -> PictureJob:
-            job = model.job(decoded_picture(upload.content, upload.name, self.limits), asked)
+        def received(upload: Upload) -> Received:
+            image, truncated = decoded_picture(upload.content, upload.name, self.limits)
             upload.content = bytearray()
-            return job
+            return Received(upload.name, truncated, model.job(image, asked))
 
-        return [await loop.run_in_executor(self._decoders, made, upload) for upload in form.pictures]
+        return [await loop.run_in_executor(self._decoders, received, upload) for upload in form.pictures]
 
     async def _answers(self, model: ServedModel, jobs: Sequence[PictureJob]) -> list[PictureAnswer]:
         futures = self.batchers[model.id].submit(jobs)
@@ -141,7 +145,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.add_exception_handler(ServiceError, lambda _, error: _problem(error.status, error.told))
     app.add_exception_handler(InputError, lambda _, error: _problem(400, str(error)))
-    app.add_exception_handler(HTTPException, lambda _, error: _http_problem(error))
+    app.add_exception_handler(HTTPException, lambda request, error: _http_problem(request, error))
     app.add_exception_handler(ClientDisconnect, lambda *_: _problem(400, "a whole body was expected, got a part"))
     app.add_exception_handler(Exception, lambda *_: _problem(500, "a fault of the service, which its log tells"))
     _add_routes(app, service)
@@ -151,24 +155,25 @@ def create_app(service: Service) -> FastAPI:
 def _add_routes(app: FastAPI, service: Service) -> None:
     described = service.described()
 
-    @app.get("/healthz", responses={200: {"model": Health}, 503: PROBLEMS[503]})
-    async def healthz() -> JSONResponse:
-        """Whether requests are answered."""
-        return _problem(503, "the service is stopping") if service.stopping else JSONResponse({"status": "ok"})
-
-    @app.get("/v1/models", responses={200: {"model": ModelsAnswer}})
-    async def models() -> JSONResponse:
-        """The models that can be asked, the default first, and what a request may ask for."""
-        return JSONResponse(described)
-
-    @app.post("/v1/detect", responses={200: {"model": DetectAnswer}, **PROBLEMS}, openapi_extra=FORM)
+    @app.post("/v1/detect", responses={200: {"model": DetectAnswer}, **PROBLEMS}, openapi_extra=DETECT)
     async def detect(request: Request) -> JSONResponse:
         """Finds objects in pictures."""
         return JSONResponse(await service.detect(request))
 
+    @app.get("/v1/models", responses={200: {"model": ModelsAnswer}}, openapi_extra=MODELS)
+    async def models() -> JSONResponse:
+        """The models that can be asked, the default first, and what a request may ask for."""
+        return JSONResponse(described)
+
+    @app.get("/healthz", responses={200: {"model": Health}, 503: PROBLEMS[503]}, openapi_extra=HEALTH)
+    async def healthz() -> JSONResponse:
+        """Whether requests are answered."""
+        return _problem(503, "the service is stopping") if service.stopping else JSONResponse({"status": "ok"})
+
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(app.openapi()), headers={"Content-Security-Policy": POLICY})
+    async def docs(request: Request) -> HTMLResponse:
+        page = docs_page(app.openapi(), str(request.base_url).rstrip("/"))
+        return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -185,10 +190,15 @@ def _thresholds(options: DetectOptions, model: ServedModel) -> Thresholds:
     return Thresholds(options.conf, options.iou, chosen, options.max_det, options.attention)
 
 
-def _picture(model: ServedModel, upload: Upload, job: PictureJob, answer: PictureAnswer) -> dict[str, Any]:
-    height, width = job.original_hw
-    detections = [_detection(row, model.names, (width, height)) for row in answer.detections]
-    told = {"filename": upload.name, "width": width, "height": height, "detections": detections}
+def _picture(model: ServedModel, picture: Received, answer: PictureAnswer) -> dict[str, Any]:
+    height, width = picture.job.original_hw
+    told = {
+        "filename": picture.name,
+        "width": width,
+        "height": height,
+        "truncated": picture.truncated,
+        "detections": [_detection(row, model.names, (width, height)) for row in answer.detections],
+    }
     if answer.attention:
         told["attention"] = [
             {"layer": layer, "weights": [round(weight, 6) for weight in weights]}
@@ -200,11 +210,11 @@ def _picture(model: ServedModel, upload: Upload, job: PictureJob, answer: Pictur
 def _detection(row: Sequence[float], names: dict[int, str], size_wh: tuple[int, int]) -> dict[str, Any]:
     *xyxy, confidence, number = row
     return {
-        "xyxy": [round(value, 2) for value in xyxy],
+        "xyxy": [round(value, 2) for value in xyxy],  # finer than any label is
         "xyxyn": [round(value / side, 6) for value, side in zip(xyxy, size_wh * 2, strict=True)],
         "class": int(number),
         "name": names[int(number)],
-        "confidence": confidence,  # as it is: who filters by it gets what a request with that threshold gets
+        "confidence": confidence,  # not rounded: whoever filters by it gets what a request with that threshold gets
     }
 
 
@@ -226,26 +236,28 @@ def _problem(status: int, told: str, headers: dict[str, str] | None = None) -> J
     return JSONResponse({"error": told}, status, headers={**(headers or {}), **more, **ends})
 
 
-def _http_problem(error: HTTPException) -> JSONResponse:
+def _http_problem(request: Request, error: HTTPException) -> JSONResponse:
     """What the framework refuses: paths and methods that there are not."""
-    told = REFUSALS.get(error.status_code, str(error.detail))
-    return _problem(error.status_code, told, dict(error.headers or {}))
+    method, path = quoted(request.method).strip("'"), quoted(request.scope["path"])
+    headers, told = dict(error.headers or {}), str(error.detail)
+    if error.status_code == 404:
+        told = f"one of {_offered(request.app)} was expected, got {method} {path}"
+    elif error.status_code == 405:
+        told = f"{path}: the method {headers.get('Allow', 'GET')} was expected, got {method}"
+    return _problem(error.status_code, told, headers)
 
 
-class _until:  # noqa: N801  (reads as a word: with _until(30, 504, "an answer"))
+def _offered(app: FastAPI) -> str:
+    """The routes: GET /, GET /docs, ..."""
+    routes = sorted((route for route in app.routes if isinstance(route, Route)), key=lambda route: route.path)
+    return ", ".join(f"{method} {route.path}" for route in routes for method in (route.methods or set()) - {"HEAD"})
+
+
+@contextmanager
+def _until(seconds: float, status: int, what: str) -> Iterator[None]:
     """A block that raises ServiceError where it takes more seconds than that."""
-
-    def __init__(self, seconds: float, status: int, what: str) -> None:
-        self._scope, self._error = (
-            anyio.fail_after(seconds),
-            ServiceError(status, f"{what} was expected in {seconds:g} s"),
-        )
-
-    def __enter__(self) -> None:
-        self._scope.__enter__()
-
-    def __exit__(self, *exc_info: Any) -> bool | None:
-        try:
-            return self._scope.__exit__(*exc_info)
-        except TimeoutError as error:
-            raise self._error from error
+    try:
+        with anyio.fail_after(seconds):
+            yield
+    except TimeoutError as error:
+        raise ServiceError(status, f"{what} was expected in {seconds:g} s") from error

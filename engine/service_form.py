@@ -8,7 +8,7 @@ body that is too large is refused at its first byte too many, whatever its Conte
 from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
 
-from engine.service_limits import Limits, ServiceError, Share
+from engine.service_limits import Limits, ServiceError, Share, quoted
 from engine.service_multipart import Multipart, MultipartError, Take, header_parameters
 
 PICTURES = "pictures"  # the field's name
@@ -53,7 +53,7 @@ def safe_name(name: str, number: int) -> str:
 def _boundary(content_type: str) -> bytes:
     kind, parameters = header_parameters(content_type)
     if kind != "multipart/form-data":
-        raise ServiceError(415, f"a body of multipart/form-data was expected, got {_told(content_type) or 'none'}")
+        raise ServiceError(415, f"a body of multipart/form-data was expected, got {quoted(content_type)}")
     if not parameters.get("boundary"):
         raise ServiceError(400, "multipart/form-data with a boundary was expected, got none")
     return parameters["boundary"].encode("latin-1", "replace")
@@ -80,20 +80,27 @@ class _FormReader:
         if not self._parts.ended:
             raise _broken("it ends before its last boundary")
         if not self.form.pictures:
-            raise ServiceError(422, f"at least one file in the field {PICTURES!r} was expected, got none")
+            got = (
+                f"other fields alone, the first {quoted(next(iter(self._raw_fields)))}" if self._raw_fields else "none"
+            )
+            raise ServiceError(422, f"at least one file in the field {PICTURES!r} was expected, got {got}")
         for name, value in self._raw_fields.items():
             try:
                 self.form.fields[name] = value.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise ServiceError(400, f"{name}: text in UTF-8 was expected, got other bytes") from error
+                raise ServiceError(400, f"{quoted(name)}: text in UTF-8 was expected, got other bytes") from error
         return self.form
 
     def _begin_part(self, disposition: str) -> Take:
         kind, parameters = header_parameters(disposition)
-        name = parameters.get("name", "")
+        name, filename = parameters.get("name", ""), parameters.get("filename", "")
         if kind != "form-data" or not name:
             raise MultipartError("a part of it has no name")
-        return self._new_picture(parameters.get("filename", "")) if name == PICTURES else self._new_field(name)
+        if name == PICTURES:
+            return self._new_picture(filename)
+        if filename:
+            raise ServiceError(422, f"files in the field {PICTURES!r} were expected, got one in {quoted(name)}")
+        return self._new_field(name)
 
     def _new_picture(self, filename: str) -> Take:
         number = len(self.form.pictures) + 1
@@ -105,7 +112,7 @@ class _FormReader:
 
     def _new_field(self, name: str) -> Take:
         if name in self._raw_fields:
-            raise ServiceError(422, f"{_told(name)}: one value was expected, got several")
+            raise ServiceError(422, f"{quoted(name)}: one value was expected, got several")
         if len(self._raw_fields) == MAX_FIELDS:
             raise ServiceError(413, f"at most {MAX_FIELDS} fields were expected, got more")
         value = self._raw_fields[name] = bytearray()
@@ -113,15 +120,10 @@ class _FormReader:
         def take(data: bytes) -> None:
             value.extend(data)
             if len(value) > MAX_FIELD_BYTES:
-                raise ServiceError(413, f"{_told(name)}: at most {MAX_FIELD_BYTES} bytes were expected, got more")
+                raise ServiceError(413, f"{quoted(name)}: at most {MAX_FIELD_BYTES} bytes were expected, got more")
 
         return take
 
 
 def _broken(told: str) -> ServiceError:
-    return ServiceError(400, f"a whole body of multipart/form-data was expected, got a broken one: {_told(told)}")
-
-
-def _told(text: str) -> str:
-    """Foreign text as part of a sentence."""
-    return "".join(c for c in text if c.isprintable())[:MAX_NAME]
+    return ServiceError(400, f"a whole body of multipart/form-data was expected, got a broken one: {told}")

@@ -1,4 +1,4 @@
-"""What a client of the service may ask for, and the one exception that refuses it. Not for checking pictures:
+"""What a client of the service may ask for, and the exception that refuses more. Not for checking pictures:
 engine/service_pictures.py."""
 
 import threading
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 UPLOADS = 8  # bodies of the largest size that may be in memory at a time
+LONGEST_QUOTED = 60  # characters
 
 
 class ServiceError(Exception):
@@ -16,6 +17,12 @@ class ServiceError(Exception):
     def __init__(self, status: int, told: str) -> None:
         super().__init__(told)
         self.status, self.told = status, told
+
+
+def quoted(text: str) -> str:
+    """What a client has sent as part of a sentence: in quotes, clipped to LONGEST_QUOTED characters, and those that
+    would not be seen escaped."""
+    return repr(text if len(text) <= LONGEST_QUOTED else f"{text[:LONGEST_QUOTED]}...")
 
 
 @dataclass(frozen=True)

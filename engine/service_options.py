@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.service_limits import ServiceError
+from engine.service_limits import ServiceError, quoted
 
 MOST_DETECTIONS = 3000
 SWITCH = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False, "": False}
-LONGEST_TOLD = 60  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ def parse_fields(fields: Mapping[str, str]) -> DetectOptions:
     for a field that there isn't."""
     if unknown := [name for name in fields if name not in PARSERS]:
         known = ", ".join(["pictures", *PARSERS])
-        raise ServiceError(422, f"the fields {known} were expected, got {_told(unknown[0])}")
+        raise ServiceError(422, f"the fields {known} were expected, got {quoted(unknown[0])}")
     given = {name: value.strip() for name, value in fields.items()}
     values: dict[str, Any] = {name: PARSERS[name](name, value) for name, value in given.items() if value}
     return DetectOptions(**values)
@@ -41,20 +40,20 @@ def _share(name: str, value: str) -> float:
     except ValueError:
         number = -1.0
     if not 0 <= number <= 1:  # NaN is neither
-        raise ServiceError(400, f"{name}: a number from 0 to 1 was expected, got {_told(value)}")
+        raise ServiceError(400, f"{name}: a number from 0 to 1 was expected, got {quoted(value)}")
     return number
 
 
 def _count(name: str, value: str) -> int:
     number = int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else 0
     if not 1 <= number <= MOST_DETECTIONS:
-        raise ServiceError(400, f"{name}: a number from 1 to {MOST_DETECTIONS} was expected, got {_told(value)}")
+        raise ServiceError(400, f"{name}: a number from 1 to {MOST_DETECTIONS} was expected, got {quoted(value)}")
     return number
 
 
 def _switch(name: str, value: str) -> bool:
     if value.lower() not in SWITCH:
-        raise ServiceError(400, f"{name}: true or false was expected, got {_told(value)}")
+        raise ServiceError(400, f"{name}: true or false was expected, got {quoted(value)}")
     return SWITCH[value.lower()]
 
 
@@ -74,7 +73,3 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "max_det": _count,
     "attention": _switch,
 }
-
-
-def _told(value: str) -> str:
-    return repr(value if len(value) <= LONGEST_TOLD else f"{value[:LONGEST_TOLD]}...")

@@ -3,6 +3,7 @@ addresses, of which the service opens none: utils/images.py."""
 
 import io
 import warnings
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,20 +15,30 @@ from utils.images import TRUNCATED, truncated_image
 FORMATS = TRUNCATED  # what Pillow reads without starting a program
 
 
-def decoded_picture(content: bytes | bytearray, name: str, limits: Limits) -> np.ndarray:
-    """The picture, uint8 (h, w, 3), BGR, upright, as detect.py reads it: one that ends too early is grey where it is
-    missing. Raises ServiceError, with the name: 415 for what is no picture, 413 for too many pixels, told by its head
-    before anything is decoded."""
+class Decoded(NamedTuple):
+    """A picture, BGR uint8 (h, w, 3), upright. truncated: whether its file ends too early; what is missing is grey."""
+
+    image: np.ndarray
+    truncated: bool
+
+
+def decoded_picture(content: bytes | bytearray, name: str, limits: Limits) -> Decoded:
+    """The picture of a file, as detect.py reads it. Raises ServiceError, with the name: 415 for what is no picture, 413
+    for too many pixels, told by its head before anything is decoded.
+
+    OpenCV before version 5 rescues some files itself without a word; those count as whole.
+    """
     size_wh = _size_wh(content, name, limits)
+    truncated = False
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         if image is None:
-            image = truncated_image(bytes(content))
+            image, truncated = truncated_image(bytes(content)), True
     except Exception:  # OpenCV's own kind, and what Pillow raises besides the kinds that it documents
         image = None
     if image is None or sorted(image.shape[:2]) != sorted(size_wh):
         raise _no_picture(name, f"{len(content)} bytes that cannot be decoded")
-    return image
+    return Decoded(image, truncated)
 
 
 def _size_wh(content: bytes | bytearray, name: str, limits: Limits) -> tuple[int, int]:

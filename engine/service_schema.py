@@ -1,11 +1,12 @@
-"""The service's answers and its form as schemas, for the OpenAPI description. Not for checking a form:
+"""The service's answers, its form and calls to copy, for the OpenAPI description. Not for checking a form:
 engine/service_form.py, engine/service_options.py."""
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from engine.service_options import MOST_DETECTIONS
+from engine.service_docs import SAMPLE_ADDRESS
+from engine.service_options import MOST_DETECTIONS, DetectOptions
 
 
 class Health(BaseModel):
@@ -30,11 +31,11 @@ class DynamicLayer(BaseModel):
 class ModelInfo(BaseModel):
     """A model that can be asked."""
 
-    id: str
-    file: str
+    id: str = Field(description="what the field `model` takes: the file's name, behind that of its run")
+    file: str = Field(description="the file's name, without its folder")
     imgsz: list[int] = Field(description="height and width in pixels that pictures are fitted into")
-    classes: list[str]
-    task: str
+    classes: list[str] = Field(description="their names, by number")
+    task: str = Field(examples=["detect"])
     dynamic_layers: list[DynamicLayer]
     parameters: int | None = Field(description="null for exported files")
 
@@ -42,9 +43,9 @@ class ModelInfo(BaseModel):
 class LimitsInfo(BaseModel):
     """What a request may ask for."""
 
-    pictures: int
-    bytes: int
-    pixels: int
+    pictures: int = Field(description="of one request")
+    bytes: int = Field(description="of its body")
+    pixels: int = Field(description="of one picture")
 
 
 class ModelsAnswer(BaseModel):
@@ -57,11 +58,15 @@ class ModelsAnswer(BaseModel):
 class Detection(BaseModel):
     """One object."""
 
-    xyxy: list[float] = Field(description="left, top, right, bottom in pixels of the upright picture")
-    xyxyn: list[float] = Field(description="the same as fractions of its width and height")
-    class_: int = Field(alias="class")
-    name: str
-    confidence: float
+    xyxy: list[float] = Field(
+        description="left, top, right, bottom in pixels of the upright picture, to a hundredth of a pixel"
+    )
+    xyxyn: list[float] = Field(description="the same as fractions of its width and height, to six places")
+    class_: int = Field(alias="class", description="its number")
+    name: str = Field(description="of the class")
+    confidence: float = Field(
+        description="as the network gives it, not rounded: those above 0.4 are those of a request with conf=0.4"
+    )
 
 
 class LayerAttention(BaseModel):
@@ -74,9 +79,12 @@ class LayerAttention(BaseModel):
 class PictureDetections(BaseModel):
     """What is in one picture, the most confident first."""
 
-    filename: str
-    width: int
+    filename: str = Field(description="as sent, without folders and control characters")
+    width: int = Field(description="pixels of the upright picture")
     height: int
+    truncated: bool = Field(
+        description="the file ends too early: what is missing of the picture is grey, and nothing is found there"
+    )
     detections: list[Detection]
     attention: list[LayerAttention] | None = Field(None, description="where asked for, of models with dynamic layers")
 
@@ -84,15 +92,41 @@ class PictureDetections(BaseModel):
 class TimingsMs(BaseModel):
     """Milliseconds. Pictures that wait together share a batch, whose time counts once."""
 
-    decode: float
-    queue: float
-    inference: float
-    nms: float
-    total: float
+    decode: float = Field(description="from the files to pictures of the network's size")
+    queue: float = Field(description="until the batch began, of the picture that waited longest")
+    inference: float = Field(description="of the batches that the pictures were in")
+    nms: float = Field(description="non-maximum suppression")
+    total: float = Field(description="from the request's head to its answer, the upload included")
+
+
+ANSWER: dict[str, Any] = {
+    "model": "exp/best",
+    "pictures": [
+        {
+            "filename": "bus.jpg",
+            "width": 810,
+            "height": 1080,
+            "truncated": False,
+            "detections": [
+                {
+                    "xyxy": [51.09, 394.54, 223.21, 902.69],
+                    "xyxyn": [0.063075, 0.365316, 0.27557, 0.835828],
+                    "class": 0,
+                    "name": "person",
+                    "confidence": 0.8378810882568359,
+                }
+            ],
+            "attention": [{"layer": "model.3", "weights": [0.31, 0.22, 0.27, 0.2]}],
+        }
+    ],
+    "timings_ms": {"decode": 9.1, "queue": 0.4, "inference": 52.7, "nms": 1.1, "total": 66.0},
+}
 
 
 class DetectAnswer(BaseModel):
     """The pictures in the order of the request."""
+
+    model_config = ConfigDict(json_schema_extra={"example": ANSWER})
 
     model: str
     pictures: list[PictureDetections]
@@ -101,37 +135,86 @@ class DetectAnswer(BaseModel):
 
 STATUSES = {
     400: "a value or a body that cannot be used",
+    403: "another page's request: only this service's own page may send some",
     404: "no such model",
     408: "the upload took too long",
     413: "too many bytes, pixels or pictures",
     415: "no picture, or another kind of body",
     422: "a field is missing, unknown or given twice",
-    429: "too many pictures are waiting",
-    503: "stopping, or busy",
+    429: "too many pictures are waiting: try again later",
+    500: "a fault of the service, which its log tells",
+    503: "stopping, or too many uploads in memory: try again later",
     504: "the answer took too long",
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": told} for status, told in STATUSES.items()
 }
-FORM: dict[str, Any] = {
+
+
+def _sample(lang: str, source: str) -> dict[str, str]:
+    return {"lang": lang, "source": source.strip()}
+
+
+DEFAULTS = DetectOptions()
+SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+FIELDS: dict[str, dict[str, Any]] = {
+    "pictures": {
+        "type": "array",
+        "items": {"type": "string", "format": "binary"},
+        "description": "BMP, JPEG, PNG, TIFF or WebP; each in a field of this name",
+    },
+    "conf": {**SHARE, "default": DEFAULTS.conf, "description": "confidence that a detection must exceed"},
+    "iou": {
+        **SHARE,
+        "default": DEFAULTS.iou,
+        "description": "of two boxes of a class that overlap by more, the surer one is kept",
+    },
+    "classes": {
+        "type": "string",
+        "x-default": "all",
+        "description": "names or numbers of the classes to look for, separated by commas",
+    },
+    "model": {"type": "string", "x-default": "the first", "description": "an id that GET /v1/models tells"},
+    "max_det": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MOST_DETECTIONS,
+        "default": DEFAULTS.max_det,
+        "description": "detections of a picture, the most confident ones",
+    },
+    "attention": {
+        "type": "boolean",
+        "default": DEFAULTS.attention,
+        "description": "tell how each dynamic layer has mixed its kernels",
+    },
+}
+PYTHON = f"""
+import requests
+
+with open("bus.jpg", "rb") as picture:
+    answer = requests.post(
+        "{SAMPLE_ADDRESS}/v1/detect", files=[("pictures", picture)], data={{"conf": 0.4}}, timeout=60
+    )
+if not answer.ok:
+    raise SystemExit(answer.json()["error"])
+for found in answer.json()["pictures"]:
+    for box in found["detections"]:
+        print(found["filename"], box["name"], box["confidence"], box["xyxy"])
+"""
+SHELL = f"""
+curl -F pictures=@bus.jpg {SAMPLE_ADDRESS}/v1/detect
+curl -F pictures=@a.jpg -F pictures=@b.png -F conf=0.4 -F classes=person,5 {SAMPLE_ADDRESS}/v1/detect
+"""
+DETECT: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["pictures"],
-                    "properties": {
-                        "pictures": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "conf": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.25},
-                        "iou": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.45},
-                        "classes": {"type": "string", "description": "names or numbers, separated by commas"},
-                        "model": {"type": "string", "description": "an id of GET /v1/models; default: the first"},
-                        "max_det": {"type": "integer", "minimum": 1, "maximum": MOST_DETECTIONS, "default": 300},
-                        "attention": {"type": "boolean", "default": False},
-                    },
-                }
+                "schema": {"type": "object", "required": ["pictures"], "properties": FIELDS},
             }
         },
-    }
+    },
+    "x-codeSamples": [_sample("curl", SHELL), _sample("Python", PYTHON)],
 }
+MODELS = {"x-codeSamples": [_sample("curl", f"curl {SAMPLE_ADDRESS}/v1/models")]}
+HEALTH = {"x-codeSamples": [_sample("curl", f"curl {SAMPLE_ADDRESS}/healthz")]}

@@ -39,14 +39,14 @@ def picture(suffix: str = ".png", size_wh: tuple[int, int] = (48, 32), seed: int
 
 def made_service(files: list[Path], *, max_batch: int = 16, **limits: float):
     """The service of some weights."""
-    from engine.served_model import ServedModel, unique_ids
+    from engine.served_model import ServedModel, model_ids
     from engine.service import Service
     from engine.service_limits import Limits
 
     device = torch.device("cpu")
     models = [
         ServedModel(ident, file, device, imgsz=[SIDE], half=False)
-        for ident, file in zip(unique_ids(files), files, strict=True)
+        for ident, file in zip(model_ids(files), files, strict=True)
     ]
     return Service(models, Limits(**limits), max_batch=max_batch)
 

@@ -25,7 +25,7 @@ BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
     "utils/bootstrap utils/memory utils/unrolled utils/frames utils/captures utils/silence utils/findings "
     "engine/interruption "
-    "engine/service_limits engine/service_docs engine/service_multipart",
+    "engine/service_limits engine/service_docs engine/service_multipart engine/service_connection",
     1: "utils/callbacks utils/distributed utils/files utils/torch_utils utils/label_files utils/video "
     "utils/surviving utils/fonts utils/class_names utils/extras utils/quiet models/backend models/onnx_metadata "
     "models/export_metadata models/build_limits utils/tensorflow_beside_torch utils/plain_yaml utils/data_archive "

@@ -173,9 +173,15 @@ def _csv_values(model: Measured) -> Iterator[tuple[str, str, float | int | None,
 
 def model_names(weights: Sequence[Path]) -> list[str]:
     """A short name for each file: its stem, for one in a run's weights/ folder behind the run's name (exp/best), behind
-    as many folders as it takes to tell them apart. A file that is given twice is numbered."""
+    as many folders as it takes to tell them apart. Of files that differ in the suffix alone it is the whole name, and a
+    file that is given twice is numbered."""
     paths = [path.absolute() for path in weights]
-    parts = [[*(part for part in path.parent.parts if part != "weights"), path.stem] for path in paths]
+    stems = [path.with_suffix("") for path in dict.fromkeys(paths)]
+    last = [path.name if stems.count(path.with_suffix("")) > 1 else path.stem for path in paths]
+    parts = [
+        [*(part for part in path.parent.parts if part != "weights"), name]
+        for path, name in zip(paths, last, strict=True)
+    ]
     shown = [2 if path.parent.name == "weights" else 1 for path in paths]
     names: list[str] = []
     for more in range(max(map(len, parts), default=0)):

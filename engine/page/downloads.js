@@ -26,7 +26,8 @@ const FORMATS = {
 /** Downloads what a pane shows as "png", "txt" or "json". view: see panes.js. */
 export async function download(format, view) {
   const stem = view.name.replace(/\.[^.]*$/, "");
+  const model = view.model.replaceAll("/", "-"); // exp/best
   const second = view.frame.time === undefined ? "" : `-${view.frame.time.toFixed(2)}s`;
-  const tail = format === "txt" ? "" : `-${view.model}`; // a label file is named as its picture, for training
+  const tail = format === "txt" ? "" : `-${model}`; // a label file is named as its picture, for training
   save(await FORMATS[format](view), `${stem}${second}${tail}.${format}`);
 }

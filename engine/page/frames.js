@@ -23,7 +23,7 @@ class Picture {
   }
 
   close() {
-    this.image.close();
+    this.image.close?.(); // an ImageBitmap; a canvas has nothing to close
   }
 }
 
@@ -84,18 +84,38 @@ export async function openFile(file, limits) {
   if (limits.bytes && file.size > limits.bytes) {
     throw new SourceError("faultBytes", { name: file.name, got: mega(file.size), most: mega(limits.bytes) });
   }
-  let image;
-  try {
-    image = await createImageBitmap(file); // upright, as the service turns it
-  } catch {
-    throw new SourceError("faultUnreadable", { name: file.name });
-  }
+  const image = await decoded(file);
   const pixels = image.width * image.height;
   if (limits.pixels && pixels > limits.pixels) {
-    image.close();
+    image.close?.();
     throw new SourceError("faultPixels", { name: file.name, got: mega(pixels), most: mega(limits.pixels) });
   }
   return new Picture(file, image);
+}
+
+/** The picture in a file, upright, as the service turns it: an ImageBitmap. One that ends too early, of which no
+    browser makes one, is a canvas with as much as there is. */
+async function decoded(file) {
+  try {
+    return await createImageBitmap(file);
+  } catch {
+    return canvasOf(file);
+  }
+}
+
+async function canvasOf(file) {
+  const image = Object.assign(new Image(), { src: URL.createObjectURL(file) });
+  try {
+    await image.decode();
+  } catch {
+    throw new SourceError("faultUnreadable", { name: file.name });
+  } finally {
+    URL.revokeObjectURL(image.src);
+  }
+  const { naturalWidth: width, naturalHeight: height } = image;
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  canvas.getContext("2d").drawImage(image, 0, 0);
+  return canvas;
 }
 
 function newVideo() {

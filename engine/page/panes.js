@@ -90,6 +90,7 @@ export class Pane {
     const count = this.#part(".count");
     count.textContent = result ? boxesText(detections.length) : text("working");
     count.dataset.count = result ? detections.length : "";
+    this.#part(".truncated").hidden = !result?.truncated;
     this.#part(".only").textContent = only.length ? text("onlyHere", { count: only.length }) : "";
     const times = this.#part(".times");
     const values = {};

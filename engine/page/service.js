@@ -26,7 +26,7 @@ export function listModels() {
   return answer("/v1/models");
 }
 
-/** Detections of one picture: {detections, attention, timings, width, height}. Everything of `options` is a field of
+/** Detections of one picture: {detections, attention, timings, width, height, truncated}. Everything of `options` is a field of
     the form: model, conf, iou, max_det, attention. Throws ServiceError, or AbortError after signal's abort. */
 export async function detect(blob, name, options, signal) {
   const form = new FormData();

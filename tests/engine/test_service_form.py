@@ -30,6 +30,24 @@ def read(body: bytes, kind: str = KIND, size: int = 7, memory: UploadMemory | No
         return asyncio.run(read_form(kind, chunks(), LIMITS, share))
 
 
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ([], "in the field 'pictures' was expected, got none"),
+        ([part("file", "text")], "got other fields alone, the first 'file'"),
+        ([part("image", b"1" * 50_000, "a.jpg")], "files in the field 'pictures' were expected, got one in 'image'"),
+        ([part("conf", "1"), part("file", b"1", "a.jpg")], "got one in 'file'"),
+        ([part("pictures", b"1", "a.jpg"), part("pictures[]", b"1", "b.jpg")], "got one in 'pictures[]'"),
+        ([part("\x1b" + "x" * 500, b"1", "b.jpg")], "got one in '\\x1b" + "x" * 59 + "...'"),
+    ],
+)
+def test_files_in_another_field_are_told_with_its_name(parts, told):
+    with pytest.raises(ServiceError) as refused:
+        read(form(*parts))
+    assert refused.value.status == 422
+    assert told in refused.value.told
+
+
 @pytest.mark.parametrize("size", [1, 2, 7, 64, 100_000])
 def test_pictures_and_fields_are_read_however_they_arrive(size):
     content = bytes(range(256)) + b"\r\n--X\r\n--\r\n"
@@ -40,10 +58,12 @@ def test_pictures_and_fields_are_read_however_they_arrive(size):
 
 
 PICTURE = part("pictures", b"1", "a")
+FILE = part("image", b"1" * 50_000, "a.jpg")
 REFUSED = {
     "nothing": (b"", KIND, 400),
     "no parts": (b"--XX--\r\n", KIND, 422),
     "fields alone": (form(part("conf", "1")), KIND, 422),
+    "a picture in another field": (form(FILE), KIND, 422),
     "not a form": (b"{}", "application/json", 415),
     "no kind": (b"{}", "", 415),
     "urlencoded": (b"a=1", "application/x-www-form-urlencoded", 415),

@@ -38,13 +38,13 @@ def address(weights):
 @pytest.fixture(scope="module")
 def impatient(weights):
     """The address of a service that waits for little."""
-    from engine import server
+    from engine import service_connection
 
-    patience = server.HEAD_SECONDS
-    server.HEAD_SECONDS = SECONDS
+    patience = service_connection.HEAD_SECONDS
+    service_connection.HEAD_SECONDS = SECONDS
     with running(made_service(weights, bytes=BYTES, seconds=SECONDS)) as address:
         yield address
-    server.HEAD_SECONDS = patience
+    service_connection.HEAD_SECONDS = patience
 
 
 def goes_on(address: str, tries: int = 1) -> None:

@@ -85,6 +85,7 @@ def test_csv(tmp_path):
         (["x/exp/weights/best.pt", "y/exp/weights/best.pt"], ["x/exp/best", "y/exp/best"]),
         (["x/one.pt", "y/one.pt"], ["x/one", "y/one"]),
         (["one.pt", "one.pt", "two.pt"], ["one", "one (2)", "two"]),
+        (["a/weights/best.pt", "a/weights/best.onnx", "b/best.onnx"], ["a/best.pt", "a/best.onnx", "best"]),
     ],
 )
 def test_names_tell_models_apart(files, names):
