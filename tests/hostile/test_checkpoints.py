@@ -129,6 +129,12 @@ def text(value: str) -> bytes:
     return b"X" + struct.pack("<I", len(value)) + value.encode()
 
 
+def network_of(classes: bytes) -> bytes:
+    """A network whose YAML has this value as nc."""
+    described = text("yaml") + b"}" + text("nc") + classes + b"s" + text("names") + b"]"
+    return b"\x80\x02}" + text("model") + MODEL + b")\x81}(" + described + b"ubs."
+
+
 def doubled_lists(levels: int) -> bytes:
     """[[...], [...]] so many levels deep, each of whose two halves is the same list."""
     made = b"]q\x00"
@@ -169,36 +175,8 @@ HANDMADE = {
         + b"bs.",
         {},
     ),
-    "a network of a billion classes": (
-        b"\x80\x02}"
-        + text("model")
-        + MODEL
-        + b")\x81}("
-        + text("yaml")
-        + b"}"
-        + text("nc")
-        + number(10**12)
-        + b"s"
-        + text("names")
-        + b"]"
-        + b"ubs.",
-        {},
-    ),
-    "classes that are no number": (
-        b"\x80\x02}"
-        + text("model")
-        + MODEL
-        + b")\x81}("
-        + text("yaml")
-        + b"}"
-        + text("nc")
-        + text("80")
-        + b"s"
-        + text("names")
-        + b"]"
-        + b"ubs.",
-        {},
-    ),
+    "a network of a billion classes": (network_of(number(10**12)), {}),
+    "classes that are no number": (network_of(text("80")), {}),
     "names with texts as numbers": (
         b"\x80\x02}"
         + text("model")
