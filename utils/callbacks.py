@@ -1,5 +1,5 @@
-"""Named moments of a training or validation that other code can hook into. What happens there is the listeners' affair:
-loggers live in utils/loggers.py. docs/loggers.md tells when each hook is called.
+"""Hooks: named moments of a training or validation at which functions of others, the listeners, are called. When each
+is called stands in docs/loggers.md. Not for listeners: loggers are in utils/loggers.py.
 
     callbacks = Callbacks()
     callbacks.register("on_fit_epoch_end", lambda epoch, values, **_: print(epoch, values["metrics/mAP_0.5"]))
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from utils.errors import InputError
+from utils.flags import did_you_mean
 
 # Hook -> the keyword arguments that its listeners get, in the order in which a training calls them.
 HOOKS: dict[str, tuple[str, ...]] = {
@@ -36,8 +37,8 @@ HOOKS: dict[str, tuple[str, ...]] = {
 
 
 class Callbacks:
-    """Listeners by hook, called in the order they came, those of `base` before. A listener that wants the training to
-    end sets `stop_training`; the trainer looks at it after each epoch.
+    """Listeners by hook. They are called in the order in which they were registered, those of `base` first. A listener
+    that wants the training to end sets `stop_training`; the trainer looks at it after each epoch.
 
     Differs from v6.1: listeners get keyword arguments by name, the same ones each time.
     """
@@ -48,8 +49,8 @@ class Callbacks:
         self._listeners: dict[str, list[Callable[..., Any]]] = {hook: [] for hook in HOOKS}
 
     def for_one_run(self) -> "Callbacks":
-        """These listeners for a training that adds its own, which the next training must not call. A stop that was
-        asked for in an earlier training is over."""
+        """A copy to which one training adds its own listeners, which the next training must not call. It calls those of
+        this object, too, also later ones. A stop that was asked for in an earlier training is over."""
         self.stop_training = False
         return Callbacks(base=self)
 
@@ -85,5 +86,6 @@ class Callbacks:
 
     def _of(self, hook: str) -> list[Callable[..., Any]]:
         if hook not in self._listeners:
-            raise InputError(f"callbacks: unknown hook {hook!r}; known are {', '.join(HOOKS)}")
+            meant = did_you_mean([hook], {known: known for known in HOOKS})
+            raise InputError(f"callbacks: unknown hook {hook!r}{meant}; known are {', '.join(HOOKS)}")
         return self._listeners[hook]

@@ -16,6 +16,7 @@ SERVICE = "wandb"
 BOXED_IMAGES = 16  # validation images with boxes that an interval shows at most, as in v6.1
 INTERVALS = 10  # how often a training shows them where --bbox_interval is not given
 NOT_GIVEN = -1  # of --bbox_interval
+SIGNS = ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_MODE", "WANDB_NAME", "WANDB_PROJECT")  # of its use
 
 
 class WandbLogger:
@@ -84,7 +85,8 @@ class WandbLogger:
         self._run.finish()
 
     def _new_pictures(self) -> dict[str, Any]:
-        """A panel each, as W&B shows lists of pictures of several sizes wrongly; the kinds are the sections."""
+        """Name of the panel -> picture. Each has a panel of its own, as W&B shows lists of pictures of several sizes
+        wrongly; the kinds are its sections."""
         return {
             f"{kind}/{file.stem}": self._wandb.Image(str(file))
             for kind, files in self._pictures.take().items()
@@ -99,7 +101,8 @@ class WandbLogger:
 
 
 class BoxedImages:
-    """The first images of an epoch's validation with their labels and detections, every `interval` epochs; 0: never."""
+    """The first BOXED_IMAGES images of an epoch's validation with their labels and detections: every `interval` epochs,
+    with 0 never."""
 
     def __init__(self, names: Mapping[int, str], *, interval: int) -> None:
         self.wanted = 0  # how many more of this epoch
@@ -108,7 +111,7 @@ class BoxedImages:
         self._images: dict[str, Any] = {}
 
     def begin(self, epoch: int) -> None:
-        """An epoch is trained and will be validated."""
+        """To be called before an epoch's validation: decides how many of its images are wanted."""
         self.wanted = BOXED_IMAGES if self._interval and (epoch + 1) % self._interval == 0 else 0
 
     def add(self, image_class: type, result: Any) -> None:
@@ -121,16 +124,18 @@ class BoxedImages:
         self._images[f"Bounding Box Debugger/{Path(result.path).stem}"] = image_class(result.path, boxes=boxes)
 
     def take(self) -> dict[str, Any]:
-        """The epoch's images in v6.1's section; what is validated until the next epoch is not kept."""
+        """The epoch's images by the name of their panel, in v6.1's section. None are kept until the next begin(): the
+        validation of best.pt after the last epoch is not shown."""
         images, self._images, self.wanted = self._images, {}, 0
         return images
 
     def _layer(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        """Boxes that can be shown and hidden together at W&B."""
         return {"box_data": entries, "class_labels": self._names}
 
 
 def box_entry(xyxy: Tensor, cls: Tensor, names: Mapping[int, str], confidence: Tensor | None = None) -> dict[str, Any]:
-    """A box (4,) in pixels as W&B draws it."""
+    """A box [x1, y1, x2, y2] in pixels in the form that W&B draws; confidence: of a detection, None for a label."""
     name = names[int(cls)]
     entry = {
         "position": dict(zip(("minX", "minY", "maxX", "maxY"), xyxy.tolist(), strict=True)),
@@ -146,6 +151,11 @@ def image_interval(bbox_interval: int, options: Mapping[str, Any]) -> int:
     if options["noplots"]:
         return 0
     return max(options["epochs"] // INTERVALS, 1) if bbox_interval == NOT_GIVEN else bbox_interval
+
+
+def is_set_up() -> bool:
+    """Whether this shell is set up for W&B: by a variable that says where runs go, and none that switches it off."""
+    return any(os.environ.get(name) for name in SIGNS) and os.environ.get("WANDB_MODE") != "disabled"
 
 
 def check_login() -> None:

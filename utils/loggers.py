@@ -7,19 +7,27 @@ from functools import partial
 from importlib.util import find_spec
 
 from utils.errors import InputError
+from utils.flags import did_you_mean
 from utils.log import LOGGER
 from utils.logged_run import LoggedRun
 from utils.logger_csv import CsvLogger
 from utils.logger_mlflow import MlflowLogger
 from utils.logger_tensorboard import TensorBoardLogger
-from utils.logger_wandb import NOT_GIVEN, WandbLogger, check_login
+from utils.logger_wandb import NOT_GIVEN, WandbLogger, check_login, is_set_up
 from utils.surviving import Guarded
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A logger that --loggers can name: how messages call it, what makes it from a LoggedRun, the package it needs with
-    the file that installs it, and what else is checked before a training begins."""
+    """A logger that --loggers can name.
+
+    Attributes:
+        title: how messages call it.
+        make: makes it from a LoggedRun.
+        package: what it needs to import.
+        requirements: the file that installs that.
+        check: raises InputError where it could not start for another reason.
+    """
 
     title: str
     make: Callable[..., object]
@@ -47,7 +55,8 @@ def check_loggers(names: Iterable[str], *, entity: str | None = None, bbox_inter
         raise InputError("--entity and --bbox_interval are for W&B: add --loggers wandb")
     for name in names:
         if name not in LOGGERS:
-            raise InputError(f"--loggers: {', '.join(LOGGERS)} are known, got {name!r}")
+            meant = did_you_mean([str(name).lower()], {known: known for known in LOGGERS})
+            raise InputError(f"--loggers: {', '.join(LOGGERS)} are known, got {name!r}{meant}")
         choice = LOGGERS[name]
         if not installed(choice.package):
             raise InputError(
@@ -64,15 +73,19 @@ def chosen_loggers(
     """The listeners that record this run: results.csv always, and those named. One that fails is told and dropped. What
     draws the run's pictures has to be registered before them."""
     run.forget_other_runs()
-    if "wandb" not in names and installed("wandb"):
-        LOGGER.info("W&B is installed, but not asked for: add --loggers wandb (v6.1 would have logged to it)")
-    extras = {"wandb": {"entity": entity, "bbox_interval": bbox_interval}}
-    chosen = {LOGGERS[name].title: partial(LOGGERS[name].make, run, **extras.get(name, {})) for name in names}
-    results = partial(CsvLogger, run.directory / "results.csv", resume=run.resumed)
-    return [Guarded("results.csv", results), *(Guarded(title, make) for title, make in chosen.items())]
+    if "wandb" not in names and is_set_up() and installed("wandb"):
+        LOGGER.info("W&B is set up here, but not asked for: --loggers tensorboard wandb logs to it, as v6.1 would have")
+    makers: dict[str, Callable[[], object]] = {
+        "results.csv": partial(CsvLogger, run.directory / "results.csv", resume=run.resumed)
+    }
+    for name in names:
+        options = {"entity": entity, "bbox_interval": bbox_interval} if name == "wandb" else {}
+        makers[LOGGERS[name].title] = partial(LOGGERS[name].make, run, **options)
+    return [Guarded(title, make) for title, make in makers.items()]
 
 
 def installed(package: str) -> bool:
-    """Whether it could be imported. A mere folder of that name in the working directory is no package."""
+    """Whether it could be imported. A mere folder of that name in the working directory (wandb makes one for its own
+    files) does not count."""
     spec = find_spec(package)
     return spec is not None and spec.origin is not None

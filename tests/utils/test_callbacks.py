@@ -25,6 +25,8 @@ def test_unknown_hooks_and_listeners_that_cannot_be_called_are_refused():
         Callbacks().run("on_lunch")
     with pytest.raises(InputError, match="unknown hook 'on_lunch'"):
         Callbacks().register("on_lunch", print)
+    with pytest.raises(InputError, match=r"unknown hook 'on_train_ended' \(did you mean on_train_end\?\); known are"):
+        Callbacks().register("on_train_ended", print)
     with pytest.raises(InputError, match="a function was expected"):
         Callbacks().register("on_train_end", "print")
 
