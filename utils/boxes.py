@@ -19,13 +19,14 @@ EPS = 1e-7  # keeps the overlaps of empty boxes finite; v6.1's value
 
 
 def _join(left: Boxes, right: Boxes) -> Boxes:
-    """(..., 2) and (..., 2) -> (..., 4)."""
+    """Two halves (..., 2) of the columns -> (..., 4)."""
     if isinstance(left, Tensor):
         return torch.cat((left, right), -1)
     return np.concatenate((left, right), -1)
 
 
 def _vector(values: Sequence[float], like: Boxes) -> Boxes:
+    """The values as an array of the same kind, dtype and device as `like`."""
     if isinstance(like, Tensor):
         return torch.tensor(values, dtype=like.dtype, device=like.device)
     return np.asarray(values, dtype=like.dtype)
@@ -44,13 +45,16 @@ def xywh2xyxy(xywh: Boxes) -> Boxes:
 
 
 def xyn2xy(xyn: Boxes, size_hw: Sequence[float], pad_xy: Sequence[float] = (0.0, 0.0)) -> Boxes:
-    """Normalised points (..., 2), such as polygons, -> pixels, moved by the padding at the left and the top."""
+    """Normalised points (..., 2), such as those of polygons, -> pixels (..., 2).
+
+    pad_xy: pixels of padding at the left and at the top, by which the points are moved.
+    """
     height, width = size_hw
     return xyn * _vector((width, height), xyn) + _vector(pad_xy, xyn)
 
 
 def xywhn2xyxy(xywhn: Boxes, size_hw: Sequence[float], pad_xy: Sequence[float] = (0.0, 0.0)) -> Boxes:
-    """Normalised centre and size (..., 4) -> pixel corners (..., 4), moved by the padding at the left and the top."""
+    """Normalised centre and size (..., 4) -> pixel corners (..., 4). pad_xy: see xyn2xy."""
     corners = xywh2xyxy(xywhn)
     return _join(xyn2xy(corners[..., :2], size_hw, pad_xy), xyn2xy(corners[..., 2:], size_hw, pad_xy))
 
@@ -58,8 +62,8 @@ def xywhn2xyxy(xywhn: Boxes, size_hw: Sequence[float], pad_xy: Sequence[float] =
 def xyxy2xywhn(xyxy: Boxes, size_hw: Sequence[float], *, clip: bool = False, eps: float = 0.0) -> Boxes:
     """Pixel corners (..., 4) -> normalised centre and size (..., 4).
 
-    With `clip` the corners are first limited to the image, which ends `eps` pixels before its right and bottom edge
-    (so that float32 rounding cannot lift a normalised coordinate above 1).
+    clip: limit the corners to the image first. eps: pixels before the right and the bottom edge to limit them to, so
+    that float32 rounding cannot lift a normalised coordinate above 1.
 
     Differs from v6.1: the input is never written to.
     """
@@ -151,15 +155,16 @@ def _sides(xyxy: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def box_ioa(box_xyxy: np.ndarray, others_xyxy: np.ndarray) -> np.ndarray:
-    """Share of each other box (N, 4) that one box (4,) covers. Returns (N,), in [0, 1]."""
+    """Share of the area of each other box (N, 4) that one box (4,) covers. Returns (N,), in [0, 1]."""
     low = np.maximum(box_xyxy[:2], others_xyxy[:, :2])
     high = np.minimum(box_xyxy[2:], others_xyxy[:, 2:])
     areas = (others_xyxy[:, 2:] - others_xyxy[:, :2]).prod(-1)
-    return (high - low).clip(0).prod(-1) / (areas + 1e-7)
+    return (high - low).clip(0).prod(-1) / (areas + EPS)
 
 
-def segment2box(segment: np.ndarray, size_hw: Sequence[float] = (640, 640)) -> np.ndarray:
-    """Corners (4,) around those points of a polygon (n, 2), pixels, that lie in the image; zeros if none does."""
+def segment2box(segment: np.ndarray, size_hw: Sequence[float]) -> np.ndarray:
+    """Corners (4,) of the box around those points of a polygon (n, 2), pixels, that lie in the image; zeros where none
+    does."""
     height, width = size_hw
     inside = ((segment >= 0) & (segment <= (width, height))).all(1)
     if not inside.any():
@@ -169,14 +174,17 @@ def segment2box(segment: np.ndarray, size_hw: Sequence[float] = (640, 640)) -> n
 
 
 def segments2boxes(segments: Sequence[np.ndarray]) -> np.ndarray:
-    """xywh (N, 4) around polygons of (n_i, 2) points, in their unit."""
+    """xywh (N, 4) of the boxes around N polygons of (n_i, 2) points, in the points' unit."""
     if not len(segments):
         return np.zeros((0, 4), np.float32)
     return xyxy2xywh(np.stack([np.concatenate((points.min(0), points.max(0))) for points in segments]))
 
 
 def resample_segments(segments: Sequence[np.ndarray], n: int = 1000) -> list[np.ndarray]:
-    """Open polygons (n_i, 2) -> (n, 2) each, evenly by point number, float64.
+    """Polygons of any number of points (n_i, 2) -> n points each (n, 2), float64.
+
+    The new points lie on the straight lines from the first point to the last (the line back to the first has none).
+    Between two neighbouring old points there are equally many, however far apart these are.
 
     Differs from v6.1: returns new arrays and leaves the given list as it is.
     """

@@ -38,8 +38,8 @@ def non_max_suppression(
         classes: keep only these class ids.
         agnostic: boxes suppress each other across classes.
         multi_label: a box is a detection of every class above the threshold, not of its best one alone.
-        labels: per image (k, 5) [class, x, y, w, h in pixels], known objects that join with confidence 1
-            (autolabelling).
+        labels: for each image (k, 5) [class, x, y, w, h in pixels]: known objects, which are added as predictions with
+            confidence 1 (autolabelling); empty: no image has any.
         max_det: the most detections an image may have.
 
     Raises InputError where a threshold is outside 0..1 or pred has another shape.
@@ -65,7 +65,8 @@ def non_max_suppression(
 
 
 def select_candidates(rows: Tensor, conf_thres: float) -> Tensor:
-    """Rows (N, 5 + nc) whose objectness, sides and values allow a detection, float32 (n, 5 + nc)."""
+    """Those of the rows (N, 5 + nc) that can become a detection, float32 (n, 5 + nc): objectness above the threshold,
+    sides from MIN_SIDE to MAX_SIDE, all values finite."""
     chosen = rows[(rows[:, 4] > conf_thres).nonzero()[:, 0]].float()  # the other rows are never copied
     sides = chosen[:, 2:4]
     usable = ((sides >= MIN_SIDE) & (sides <= MAX_SIDE)).all(1) & chosen.isfinite().all(1)
@@ -83,7 +84,8 @@ def label_rows(labels: Tensor, like: Tensor) -> Tensor:
 
 
 def to_detections(candidates: Tensor, conf_thres: float, *, multi_label: bool) -> Tensor:
-    """Prediction rows (n, 5 + nc) -> (m, 6) [xyxy, confidence, class] above the threshold, in the order of the rows."""
+    """Prediction rows (n, 5 + nc) -> (m, 6) [xyxy, confidence, class], those above the threshold, in the rows'
+    order."""
     xyxy, confidences = xywh2xyxy(candidates[:, :4]), candidates[:, 5:] * candidates[:, 4:5]
     if multi_label:
         row, label = (confidences > conf_thres).nonzero(as_tuple=True)
@@ -98,9 +100,9 @@ def to_detections(candidates: Tensor, conf_thres: float, *, multi_label: bool) -
 def suppress(detections: Tensor, iou_thres: float, *, agnostic: bool, max_det: int) -> Tensor:
     """Greedy non-maximum suppression of (m, 6) rows: at most max_det of them, most confident first.
 
-    Whether a box stays depends on more confident boxes alone. So a first round over the most confident ones settles
-    most images, and only where it keeps fewer than max_det does the next round take four times as many: the result is
-    that of one round over all, at a fraction of its quadratic cost.
+    Whether a box stays depends on the more confident boxes alone. So suppression of the most confident candidates is
+    tried first. If that keeps max_det boxes, they are the result; else it is repeated with four times as many. The
+    result is the same as with all candidates at once, whose cost grows with the square of their number.
     """
     order = detections[:, 4].argsort(descending=True, stable=True)[:MAX_CANDIDATES]
     detections = detections[order]
@@ -117,8 +119,11 @@ def suppress(detections: Tensor, iou_thres: float, *, agnostic: bool, max_det: i
 
 @cache
 def torchvision_operators() -> Any:
-    """torch.ops.torchvision with its compiled operators. The library alone is loaded where that works, in milliseconds:
-    the package around it imports torch's compiler, 1 s and 140 MB that each start of detect.py would pay."""
+    """torch.ops.torchvision, with its compiled operators loaded.
+
+    Their library is loaded without the package around it where that works: it takes milliseconds, while the package
+    imports torch's compiler, 1 s and 140 MB at each start of detect.py.
+    """
     package = find_spec("torchvision")
     for library in Path(package.origin).parent.glob("_C*.so") if package and package.origin else ():
         try:
