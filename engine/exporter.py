@@ -1,6 +1,7 @@
 """A checkpoint in, files of other runtimes out, each proven before it gets its name: what export.py does. Not for how a
 format is written (models/export_*.py), nor for how a file is compared (engine/export_proof.py)."""
 
+import shlex
 import shutil
 import tempfile
 import time
@@ -88,7 +89,7 @@ def run(opt: Namespace) -> list[Exported]:
         for row in formats:
             exported.append(exported_and_proven(row, job))
     finally:
-        report(exported, job)
+        report(exported, job, data=opt.data)
     faults = [(made.file, "; ".join(made.proof.faults)) for made in exported if made.proof and made.proof.faults]
     if faults:
         raise InputError(f"not what PyTorch finds: {', '.join(f'{file}: {told}' for file, told in faults)}")
@@ -265,7 +266,7 @@ def exported_and_proven(row: Format, job: Job) -> Exported:
         made = Exported(row.name, job.stem.with_name(name), megabytes(file), seconds, proof, scores)
         if is_rejected(made):
             made = replace(made, file=job.stem.with_name(f"{job.stem.name}{REJECTED}{row.suffix}"))
-        put_in_place(file, made.file, folder)
+        replace_synced(file, made.file)
     if proof:
         proof.write(proof_file(made.file), scores_told(scores))
     return made
@@ -340,13 +341,6 @@ def folder_beside(stem: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def put_in_place(file: Path, place: Path, folder: Path) -> None:
-    """Moves a file or folder to its place, in one step and whole; what was there before goes."""
-    if place.is_dir():
-        place.rename(folder / "before")
-    replace_synced(file, place)
-
-
 def proof_file(file: Path) -> Path:
     """Where the proof of a file is: yolov5n.onnx.proof.json."""
     return file.with_name(f"{file.name}.proof.json")
@@ -358,13 +352,25 @@ def megabytes(file: Path) -> float:
     return sum(each.stat().st_size for each in files if each.is_file()) / 1e6
 
 
-def report(exported: list[Exported], job: Job) -> None:
-    """Tells what was made, and how to use it."""
+def report(exported: list[Exported], job: Job, *, data: str | Path) -> None:
+    """Tells what was made, and the commands that use it. data: as --data gave it."""
     for made in exported:
         state = "REJECTED" if is_rejected(made) else "proven" if is_proven(made) else "not compared"
         LOGGER.info(f"{made.file}: {made.megabytes:.1f} MB, {made.seconds:.1f} s, {state}")
     usable = [made.file for made in exported if is_proven(made)]
     if usable:
-        size = " ".join(map(str, job.options.imgsz_hw))
-        LOGGER.info(f"Detect:   python detect.py --weights {usable[0]} --imgsz {size}")
-        LOGGER.info(f"Validate: python val.py --weights {usable[0]}")
+        for title, command in next_commands(usable[0], job, data).items():
+            LOGGER.info(f"{f'{title}:':<10}{shlex.join(command)}")
+
+
+def next_commands(file: Path, job: Job, data: str | Path) -> dict[str, list[str]]:
+    """What can be done with the file: {title: command}. val.py is left out where it does not take the file: without
+    data, and for a size that is fixed and no square."""
+    height, width = job.options.imgsz_hw
+    weights = ["--weights", str(file), "--imgsz"]
+    size = [str(height)] if height == width else [str(height), str(width)]
+    commands = {"Detect": ["python", "detect.py", *weights, *size]}
+    if job.data and (height == width or job.options.dynamic):
+        named = ["--data", str(data)] if data else []  # else the file tells val.py what its weights were trained on
+        commands["Validate"] = ["python", "val.py", *weights, str(max(height, width)), *named]
+    return commands

@@ -16,7 +16,7 @@ from models.weights import Checkpoint, read_checkpoint
 from utils.autobatch import AUTO
 from utils.data_config import DataConfig
 from utils.errors import InputError
-from utils.files import ROOT, newest_run
+from utils.files import ROOT, near_files, newest_run
 from utils.log import LOGGER
 from utils.loggers import check_loggers
 
@@ -144,7 +144,8 @@ def find_hyp(name: str) -> Path:
     tried = [folder / name for folder in (Path(), ROOT, ROOT / "data" / "hyps")]
     found = next((path for path in tried if path.is_file()), None)
     if found is None:
-        raise InputError(f"--hyp: there is no file {name}; tried {', '.join(dict.fromkeys(map(str, tried)))}")
+        near = near_files(name, ROOT / "data" / "hyps")
+        raise InputError(f"--hyp: there is no file {name}; tried {', '.join(dict.fromkeys(map(str, tried)))}{near}")
     return found.resolve()
 
 

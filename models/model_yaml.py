@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from utils.errors import InputError
-from utils.files import ROOT
+from utils.files import ROOT, near_files
 from utils.log import LOGGER
 from utils.plain_yaml import read_yaml
 
@@ -21,12 +21,14 @@ MOST_REPEATS = 1_000
 LARGEST_MULTIPLE = 100
 MOST_ANCHORS = 100  # a level
 LONGEST_TOLD = 100  # characters of a value
+MODEL_FOLDERS = (Path(), ROOT, ROOT / "models", ROOT / "models" / "hub")
 ANCHOR_SETS = ROOT / "models" / "hub" / "anchors.yaml"
 
 
 @contextmanager
 def naming(cfg: str | Path | dict[str, Any]) -> Iterator[None]:
-    """Puts the model YAML's name before an InputError from inside; whoever gave its content names its file."""
+    """Puts the path of a model YAML before the message of an InputError from inside. For a content that came as a dict
+    there is no path to tell: whoever read it adds that."""
     try:
         yield
     except InputError as error:
@@ -34,17 +36,19 @@ def naming(cfg: str | Path | dict[str, Any]) -> Iterator[None]:
 
 
 def find_model_yaml(cfg: str | Path) -> Path:
-    """The file as given, else below the repository, models/ or models/hub/. Raises InputError with what was tried."""
-    tried = [folder / cfg for folder in (Path(), ROOT, ROOT / "models", ROOT / "models" / "hub")]
-    for path in tried:
-        if path.is_file():
-            return path
-    raise InputError(f"no model YAML {cfg}; looked for {', '.join(str(path) for path in tried)}")
+    """The file as given, else in the repository, its models/ or models/hub/. Raises InputError, with these places and
+    the shipped YAMLs that are called nearly so."""
+    for folder in MODEL_FOLDERS:
+        if (folder / cfg).is_file():
+            return folder / cfg
+    places = ", ".join(dict.fromkeys(str(folder.resolve()) for folder in MODEL_FOLDERS))
+    told = f"no model YAML {cfg}" if Path(cfg).is_absolute() else f"no model YAML {cfg}; looked for it in {places}"
+    raise InputError(f"{told}{near_files(cfg, *MODEL_FOLDERS[2:])}")
 
 
 def read_model_yaml(cfg: str | Path | dict[str, Any]) -> dict[str, Any]:
-    """The content of a model YAML (path or dict) as a new dict, with REQUIRED keys present and of usable types. Raises
-    InputError otherwise."""
+    """The content of a model YAML, given by its path or as a dict, as a new dict. All REQUIRED keys are there and of
+    usable types; otherwise it raises InputError."""
     if isinstance(cfg, dict):
         where, content = "the model description", deepcopy(cfg)
     else:
@@ -113,7 +117,7 @@ def _told(value: Any) -> str:
 
 
 def named_anchors(name: str, where: str) -> list[list[float]]:
-    """A set of models/hub/anchors.yaml. Raises InputError with the known names."""
+    """The anchors of that name in models/hub/anchors.yaml. Raises InputError, with the names there are, for another."""
     known = read_yaml(ANCHOR_SETS)
     if name not in known:
         raise InputError(f"{where}: no anchors are called {_told(name)}; known are {', '.join(known)}")
@@ -121,9 +125,12 @@ def named_anchors(name: str, where: str) -> list[list[float]]:
 
 
 def check_anchors(anchors: Any, where: str) -> list[list[float]] | int:
-    """Anchors as a list of levels, each a flat list of as many (width, height) pairs, pixels, which may be given by the
-    name of a set; or the number of anchors a level (a float, as in hyperparameter files, is rounded). Raises InputError
-    otherwise."""
+    """Anchors as a model description has them: one flat list of (width, height) pairs in pixels a level, all equally
+    long, or the number of anchors a level.
+
+    anchors: such lists, the name of a set of them, or that number, which is a float in hyperparameter files and then
+    rounded. Raises InputError for anything else.
+    """
     if isinstance(anchors, str):
         anchors = named_anchors(anchors, where)
     if isinstance(anchors, int | float) and 0.5 < anchors <= MOST_ANCHORS:
@@ -142,8 +149,8 @@ def check_anchors(anchors: Any, where: str) -> list[list[float]] | int:
 def completed(
     cfg: str | Path | dict[str, Any], ch: int, nc: int | None, anchors: list[list[float]] | float | None
 ) -> dict[str, Any]:
-    """The content of a model YAML with `ch` (where the YAML does not name its own), and nc and anchors replaced where
-    they are given. Raises InputError as `read_model_yaml`."""
+    """The content of a model YAML with its own `ch` or, where it has none, the given one, and with nc and anchors in
+    place of its own where they are given. Raises InputError as read_model_yaml does, and for anchors that are none."""
     content = read_model_yaml(cfg)
     content.setdefault("ch", ch)
     if nc and nc != content["nc"]:
@@ -156,8 +163,8 @@ def completed(
 
 
 def class_names(names: list[str] | dict[int, str] | None, nc: int) -> dict[int, str]:
-    """{class: name} from a list or a dict, or the class numbers as text where there are none. Raises InputError where
-    they are not nc."""
+    """{class number: name}. Without names, the numbers as text are the names. Raises InputError where there are not
+    nc of them."""
     if names is None:
         return {index: str(index) for index in range(nc)}
     named = dict(names) if isinstance(names, dict) else dict(enumerate(names))

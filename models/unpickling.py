@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import torch
 
 from utils.errors import InputError
+from utils.files import near_files
 from utils.unrolled import unrolled
 
 # names that torch's own restricted unpickler resolves: tensors and their storages, and containers
@@ -28,11 +29,11 @@ STOOD_IN_FOR = re.compile(
     r"|torch\.nn\.modules\.\w+\.\w+|numpy\.(ndarray|dtype|_?core\.multiarray\.(_reconstruct|scalar))"
 )
 ZIP_MAGIC = b"PK\x03\x04"
-LEGACY_PICKLES = 5  # a file of torch < 1.6: magic number, version, system, content, storage keys
+LEGACY_PICKLES = 5  # in a file of torch < 1.6: magic number, version, system, content, keys of the storages
 UNREADABLE_ARCHIVE = (  # RuntimeError: encrypted, NotImplementedError: packed in a way that Python doesn't know
     zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError, ValueError, MemoryError,
 )  # fmt: skip
-HARMLESS = 2**20  # bytes that any file may claim
+HARMLESS = 2**20  # bytes that the content of any file may take, however small the file is
 NO_WEIGHTS = "it is no whole, plain file of torch.save"
 LARGEST_PICKLE = 2**25  # bytes in an archive, of the structure without its tensors: YOLOv5 has 80 kB
 MOST_OPCODES = 2_000_000  # of a pickle: YOLOv5 has 34,000
@@ -55,8 +56,8 @@ UNREADABLE = (  # what torch.load raises on content that is not a file of torch.
 
 
 class Inert:
-    """Stands in for a class or function that a pickle names. Calling, creating or filling it keeps the arguments and
-    runs nothing. Subclasses carry the name: `type(stand_in).__name__`."""
+    """What a class or function that a pickle names is replaced by. To call it, or to fill one of its objects, keeps
+    what it is given and runs nothing. Each name has a subclass of its own: `type(stand_in).__name__`."""
 
     args: tuple[Any, ...]
     state: Any
@@ -71,12 +72,12 @@ class Inert:
 
 
 def load_inert(path: str | Path) -> Any:
-    """The content of a file of torch.save on the CPU, with Inert objects for its classes. Raises InputError where there
-    is no such file, where it can't be read, and, before anything is read, where it names a class or function that a
-    YOLOv5 checkpoint has no use for."""
+    """The content of a file of torch.save, on the CPU, with Inert objects in place of those of its classes. Raises
+    InputError where there is no such file, where it can't be read, where its content would be far larger than the file,
+    and, before anything is read, where it names a class or function that a YOLOv5 checkpoint has no use for."""
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"weights: there is no file {path}")
+        raise InputError(f"weights: there is no file {path}{near_files(path)}")
     names = _globals_in(path)
     refused = sorted(name for name in names if not (PLAIN.fullmatch(name) or STOOD_IN_FOR.fullmatch(name)))
     if refused:
@@ -98,8 +99,8 @@ def load_inert(path: str | Path) -> Any:
 
 
 def _check_claims(content: Any, path: Path) -> None:
-    """Raises InputError where the content would be far larger than its file, once each tensor of repeated values and
-    each reference has memory of its own, or is nested so deep that nothing can walk through it."""
+    """Raises InputError where the content is nested too deep to be walked through, or far larger than its file once
+    each reference to an object, and each tensor that repeats its values, has memory of its own."""
     size, depth = unrolled(content, _parts, _bytes)
     most = MOST_UNROLLED * path.stat().st_size + HARMLESS
     if size > most or depth > DEEPEST:
@@ -109,6 +110,7 @@ def _check_claims(content: Any, path: Path) -> None:
 
 
 def _parts(value: Any) -> Iterator[Any]:
+    """What is directly inside a value."""
     if isinstance(value, Inert):
         yield from (value.args, value.state)
     elif isinstance(value, dict):
@@ -119,6 +121,7 @@ def _parts(value: Any) -> Iterator[Any]:
 
 
 def _bytes(value: Any) -> int:
+    """What a value takes without its parts, about."""
     if isinstance(value, torch.Tensor):
         return value.numel() * value.element_size()
     return len(value) if isinstance(value, str | bytes) else 1
@@ -131,8 +134,8 @@ def _stand_in(name: str) -> type[Inert]:
 
 
 def _globals_in(path: Path) -> set[str]:
-    """Dotted names of all classes and functions that the pickles in the file refer to. Only tells what to refuse, by
-    name: what guards is torch's restricted unpickler, which resolves no other names than those that it is given."""
+    """Dotted names of all classes and functions that the pickles in the file refer to. They are for the message of a
+    refusal alone. The guard is torch's restricted unpickler, which resolves no names but those that it is given."""
     with open(path, "rb") as file:
         if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
             return _globals_in_archive(path)
@@ -158,7 +161,8 @@ def _globals_in_archive(path: Path) -> set[str]:
 
 
 def _check_packed(archive: zipfile.ZipFile, path: Path) -> None:
-    """Raises InputError where an archive's content is larger than its file: torch packs nothing."""
+    """Raises InputError where an archive's content is larger than its file, which torch's never is, as it compresses
+    nothing, and where its pickles are too large."""
     size = path.stat().st_size
     claimed = sum(member.file_size for member in archive.infolist())
     pickles = sum(member.file_size for member in archive.infolist() if member.filename.endswith(".pkl"))
@@ -169,7 +173,7 @@ def _check_packed(archive: zipfile.ZipFile, path: Path) -> None:
 
 
 def _globals_in_pickle(file: BinaryIO, path: Path) -> Iterator[str]:
-    """Names in one pickle, up to its end or to the first byte that is none: torch.load says what is wrong there."""
+    """The names in one pickle, up to its end or to the first byte that makes no sense, which torch.load will tell."""
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if count > MOST_OPCODES:

@@ -5,14 +5,17 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO
 
 from utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository
+YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def increment_path(path: str | Path, exist_ok: bool = False, mkdir: bool = False) -> Path:
@@ -74,12 +77,34 @@ def _remove(temporary: Path) -> None:
 
 
 def replace_synced(source: Path, target: Path) -> None:
-    """Renames a file, or a folder whose new name is free, after everything in it has reached the disk: after a power
-    cut there is the old or the new one, whole."""
+    """Renames a file or folder after everything in it has reached the disk; what had the name before is removed. After
+    a power cut a file is the old or the new one, whole.
+
+    A folder cannot take the place of another in one step. The older one waits beside it as .<name>.old while the new
+    one gets the name: it comes back if that fails or is interrupted, and after a kill or a power cut with the next
+    call."""
     for file in [source, *(source.rglob("*") if source.is_dir() else [])]:
         _sync(file)
-    source.replace(target)
+    older = target.with_name(f".{target.name}.old")
+    _settle(older, target)
+    try:
+        if target.is_dir():
+            target.rename(older)
+        source.replace(target)
+    finally:
+        _settle(older, target)
     _sync(target.parent)
+
+
+def _settle(older: Path, target: Path) -> None:
+    """Ends a replacement, however far it came: the older folder is removed if there is a target, else becomes it."""
+    if not target.exists():
+        if older.exists():
+            older.rename(target)
+    elif older.is_symlink():
+        older.unlink()
+    else:
+        shutil.rmtree(older, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
@@ -110,4 +135,23 @@ def find_file(name: str | Path, *roots: str | Path) -> Path:
         return below[0]
     if len(below) > 1 and Path(name).name == str(name):
         raise InputError(f"several files are called {name}: {', '.join(map(str, below))}; give the path of one")
-    raise InputError(f"there is no file {name}; tried {', '.join(map(str, direct))}")
+    raise InputError(f"there is no file {name}; tried {', '.join(map(str, direct))}{near_files(name, *roots)}")
+
+
+def near_files(asked: str | Path, *folders: str | Path) -> str:
+    """The end of a message about a file that is not there: " (did you mean a.yaml, b.yaml?)" with up to three files
+    that are called nearly so, "" if there is none. Looked at are files of the same kind beside it, which are named with
+    their path, and directly in the folders, which are named without, as they are found so."""
+    asked = Path(asked)
+    suffixes = YAML_SUFFIXES if asked.suffix.lower() in ("", *YAML_SUFFIXES) else (asked.suffix.lower(),)
+    shown = {file.stem.lower(): file.name for folder in folders for file in _files_in(Path(folder), suffixes)}
+    shown |= {file.stem.lower(): str(file) for file in _files_in(asked.parent, suffixes)}
+    near = [shown[stem] for stem in get_close_matches(asked.stem.lower(), shown, n=3)]
+    return f" (did you mean {', '.join(near)}?)" if near else ""
+
+
+def _files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Those with one of the suffixes; none where the folder cannot be read, or where its name is no path."""
+    with contextlib.suppress(OSError, ValueError):
+        return sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes)
+    return []

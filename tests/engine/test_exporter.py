@@ -84,7 +84,26 @@ def test_a_file_and_its_proof_stand_beside_the_weights(weights, data, capsys):
     assert (backend.names, backend.fixed_hw, backend.fixed_batch) == (NAMES, (IMGSZ, IMGSZ), 1)
     told = capsys.readouterr().err
     assert "MB" in told
-    assert f"python detect.py --weights {made.file} --imgsz 64 64" in told
+    assert f"Detect:   python detect.py --weights {made.file} --imgsz 64\n" in told
+    assert f"Validate: python val.py --weights {made.file} --imgsz 64 --data {data}\n" in told
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "dynamic", "known", "given", "detect", "validate"),
+    [
+        ((64, 64), False, False, "", "64", None),
+        ((64, 64), False, True, "", "64", ["64"]),
+        ((64, 64), True, True, "my.yaml", "64", ["64", "--data", "my.yaml"]),
+        ((32, 64), False, True, "my.yaml", "32 64", None),
+        ((32, 64), True, True, "", "32 64", ["64"]),
+    ],
+)
+def test_the_commands_that_are_told_can_be_given(size_hw, dynamic, known, given, detect, validate):
+    job = Namespace(options=Namespace(imgsz_hw=size_hw, dynamic=dynamic), data=object() if known else None)
+    commands = exporter.next_commands(Path("a b.onnx"), job, given)
+    assert commands.pop("Detect") == ["python", "detect.py", "--weights", "a b.onnx", "--imgsz", *detect.split()]
+    expected = {"Validate": ["python", "val.py", "--weights", "a b.onnx", "--imgsz", *validate]} if validate else {}
+    assert commands == expected
 
 
 @pytest.mark.parametrize(

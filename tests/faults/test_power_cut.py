@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine.exporter import put_in_place
 from models.weights import read_checkpoint, save_checkpoint, strip_optimizer
 from models.yolo import DetectionModel
 from tests.tiny import CFG
 from utils import files, images, logger_csv
 from utils.coco import CocoResults
+from utils.files import replace_synced
 from utils.hyp import load_hyp, save_hyp
 from utils.images import DiskImageStore
 from utils.label_files import verify
@@ -204,7 +204,7 @@ class Exports:
     def write(self, version: int) -> None:
         made = self.beside / "best.onnx"
         made.write_bytes(bytes([version]) * 100_000)
-        put_in_place(made, self.file, self.beside)
+        replace_synced(made, self.file)
 
     def read(self) -> int:
         content = self.file.read_bytes()

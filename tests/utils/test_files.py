@@ -1,11 +1,12 @@
 import os
 import stat
 import time
+from pathlib import Path
 
 import pytest
 
 from utils.errors import InputError
-from utils.files import atomic_write, find_file, increment_path, newest_run
+from utils.files import atomic_write, find_file, increment_path, near_files, newest_run, replace_synced
 
 
 @pytest.mark.parametrize(
@@ -126,3 +127,93 @@ def test_find_file(tmp_path, monkeypatch):
         find_file(tmp_path / "c.yaml", models, data)
     with pytest.raises(InputError, match="there is no file elsewhere/a.yaml"):
         find_file("elsewhere/a.yaml", models)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("", ""),
+        ("b.yaml", ""),
+        ("nothing/like/it.yaml", ""),
+        ("\0/yolov5s.yaml", " (did you mean yolov5s6.yaml?)"),
+        ("mine/modle.yaml", " (did you mean mine/model.yaml?)"),
+        ("mine/model.yml", " (did you mean mine/model.yaml?)"),
+        ("mine/bset.pt", " (did you mean mine/best.pt?)"),
+        ("mine/YOLOv5s7.yaml", " (did you mean yolov5s6.yaml?)"),
+        ("yolov5s7", " (did you mean yolov5s6.yaml?)"),
+        ("a_long_nam.yaml", " (did you mean a_long_name.yaml, a_long_names.yaml, the_long_name.yaml?)"),
+    ],
+)
+def test_near_files(asked, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = ("a", "yolov5s6", "a_long_name", "a_long_names", "the_long_name", "the_long_names")
+    for name in ("mine/model.yaml", "mine/best.pt", *(f"shipped/{stem}.yaml" for stem in shipped)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert near_files(asked, tmp_path / "shipped", tmp_path / "nowhere") == expected
+
+
+# ---------------------------------------------------------------------------------------- one folder in another's place
+def folder(path, content):
+    path.mkdir()
+    (path / "network").write_text(content)
+    return path
+
+
+def content(path):
+    """{name: content} of all that is in a directory and in its folders."""
+    return {str(file.relative_to(path)): file.read_text() for file in path.rglob("*") if file.is_file()}
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path):
+    for version in ("first", "second"):
+        replace_synced(folder(tmp_path / "made", version), tmp_path / "place")
+        assert content(tmp_path) == {"place/network": version}
+
+
+def test_a_folder_takes_the_place_of_a_link_to_one(tmp_path):
+    folder(tmp_path / "elsewhere", "elsewhere")
+    (tmp_path / "place").symlink_to(tmp_path / "elsewhere")
+    replace_synced(folder(tmp_path / "made", "new"), tmp_path / "place")
+    assert content(tmp_path) == {"place/network": "new", "elsewhere/network": "elsewhere"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, SystemExit])
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        ("before the first rename", "old"),
+        ("after the first rename", "old"),
+        ("before the second rename", "old"),
+        ("after the second rename", "new"),
+    ],
+)
+def test_an_interrupted_replacement_leaves_one_whole_folder(when, expected, error, tmp_path, monkeypatch):
+    folder(tmp_path / "place", "old")
+    made = folder(tmp_path / "made", "new")
+    moment, _, which = when.partition(" the ")
+    name = "rename" if which.startswith("first") else "replace"
+    rename = getattr(Path, name)
+
+    def interrupted(source, target):
+        monkeypatch.undo()
+        if moment == "after":
+            rename(source, target)
+        raise error
+
+    monkeypatch.setattr(Path, name, interrupted)
+    with pytest.raises(error):
+        replace_synced(made, tmp_path / "place")
+    left = {name: text for name, text in content(tmp_path).items() if not name.startswith("made/")}
+    assert left == {"place/network": expected}
+
+
+@pytest.mark.parametrize(("present", "expected"), [([".place.old"], "old"), ([".place.old", "place"], "newer")])
+def test_the_next_replacement_clears_up_after_a_kill(present, expected, tmp_path, monkeypatch):
+    for name, text in zip(present, ["old", "newer"], strict=False):
+        folder(tmp_path / name, text)
+    with pytest.raises(FileNotFoundError):
+        replace_synced(tmp_path / "not made", tmp_path / "place")
+    assert content(tmp_path) == {"place/network": expected}
+    replace_synced(folder(tmp_path / "made", "newest"), tmp_path / "place")
+    assert content(tmp_path) == {"place/network": "newest"}
