@@ -1,5 +1,5 @@
-"""Files from the web to files here: http and https alone, whole or not at all, within limits. What the content is, is
-not asked: for images and videos utils/web_files.py does. Not for streams, which have no end: utils/streams.py."""
+"""Downloads files from the web: over http and https alone, whole or not at all, within limits. Not for checking what is
+in them (utils/web_files.py does, for images and videos), nor for streams, which have no end (utils/streams.py)."""
 
 import base64
 import re
@@ -30,6 +30,11 @@ class LiveContent(InputError):
     """The address does not give a file, but pictures without an end."""
 
 
+def is_web_address(text: str) -> bool:
+    """Whether it begins as an address that fetch() takes; checked_url() tells what is wrong with the rest."""
+    return text.lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
 def fetch(url: str, file: str | Path, *, max_bytes: int = MAX_BYTES, timeout: float = SILENCE_S) -> Path:
     """Downloads `url` to `file`, which is replaced once everything is there, and returns its path. The log tells the
     address and the size once. User and password of the address are sent to its host alone.
@@ -55,18 +60,19 @@ def fetch(url: str, file: str | Path, *, max_bytes: int = MAX_BYTES, timeout: fl
 
 
 def shown(url: str) -> str:
-    """An address as it may be read by others: without user, password and what stands behind a question mark."""
-    scheme, is_address, rest = url.partition("://")
-    if not is_address:
+    """An address as others may read it: without user and password, and with `...` for what is behind a question mark.
+    What is no address stays as it is."""
+    scheme, colon, rest = url.partition("://")
+    if not colon:
         return url
-    place, has_query, _ = rest.partition("#")[0].partition("?")
+    place, question_mark, _ = rest.partition("#")[0].partition("?")
     host, slash, path = place.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{'?...' if has_query else ''}"
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{'?...' if question_mark else ''}"
 
 
 def file_name(url: str) -> str:
-    """The name of the file at an address, made safe: letters, digits, `_`, `-`, `.`, none of them first a dot, and at
-    most LONGEST_NAME characters, the suffix among them."""
+    """The name of the file at an address, made safe: of letters, digits, `_`, `-` and `.`, no dot at its start, and of at
+    most LONGEST_NAME characters including the suffix, which is kept."""
     name = re.sub(r"[^\w.-]", "_", unquote(urlsplit(url).path.rpartition("/")[2])).lstrip(".") or "file"
     suffix = Path(name).suffix[-LONGEST_NAME // 2 :]
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - len(suffix)] + suffix
@@ -103,7 +109,7 @@ class _Redirects(request.HTTPRedirectHandler):
 
 
 def _opener() -> request.OpenerDirector:
-    """urllib's, without its handlers for files, ftp and data."""
+    """urllib's, but without its handlers for addresses of files, ftp and data."""
     proxies = {scheme: proxy for scheme, proxy in request.getproxies().items() if scheme in SCHEMES}
     opener = request.OpenerDirector()
     for handler in (
@@ -165,11 +171,13 @@ def _readable_failures(url: str) -> Iterator[None]:
 
 
 def _line(reason: object) -> str:
+    """As text on one line."""
     return " ".join(str(reason).split())
 
 
 # ------------------------------------------------------------------------------------------------------------- content
 def _size(answer: HTTPResponse) -> int | None:
+    """Bytes of the content; None where the server does not say."""
     told = answer.headers.get("Content-Length", "")
     return int(told) if re.fullmatch("[0-9]{1,18}", told) else None
 
@@ -179,7 +187,8 @@ def _is_live(answer: HTTPResponse) -> bool:
 
 
 def _chunks(answer: HTTPResponse, url: str) -> Iterator[bytes]:
-    """The content as it comes: read1 returns after each packet, so that the time is looked at."""
+    """The content as it comes. read1 returns after each packet, so that a server that sends a byte now and then cannot
+    hold us longer than WHOLE_S."""
     end = time.monotonic() + WHOLE_S
     while True:
         with _readable_failures(url):

@@ -4,7 +4,6 @@ Not for placing or colouring text: utils/annotator.py, utils/figures.py."""
 import unicodedata
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,13 +21,15 @@ PREFERRED = (
     *("notosans-regular", "sans-regular"),
 )
 LESS_READABLE = ("bold", "italic", "oblique", "mono", "serif", "black", "light", "thin", "condensed", "narrow")
-# Scripts (first words of their letters' names in Unicode) and how a collection of fonts calls the face with the shapes
-# that their readers know. Chinese characters alone are taken for simplified Chinese.
+# A collection of fonts has a face for each country, as the shapes of letters differ. Scripts (the first word of a
+# letter's name in Unicode) and how the name of the face for their readers ends. Chinese characters without letters of
+# another script are taken for simplified Chinese.
 FACES = {"HIRAGANA": " JP", "KATAKANA": " JP", "HANGUL": " KR", "CJK": " SC"}
 FROM_THE_RIGHT = {"R", "AL"}  # bidirectional classes of letters
 MARKS = {"Mn", "Mc"}  # categories of what is set above, below or around another letter
 WITHOUT_SHAPE = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # categories that no font needs to have
-SIZE_TRIED = 12  # px; fonts of pictures (colour emoji) have one size only
+COLLECTIONS = (".ttc", ".otc")  # suffixes of files with several faces
+SIZE_TRIED = 12  # px; fonts that consist of pictures (colour emoji) have one size only, and are left out by that
 
 
 class Face(NamedTuple):
@@ -39,22 +40,22 @@ class Face(NamedTuple):
 
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """The font that draws the text with letters of `size` pixels: Pillow's own, unless another has letters that it
-    lacks."""
+    """The font that draws the text with letters of `size` pixels: Pillow's own, or, where that lacks letters, another
+    one that has all of them."""
     return _font(None if text.isascii() else face_of(text), size)
 
 
 def drawable_names(names: Mapping[int, str]) -> dict[int, str]:
-    """Class names as pictures show them: the number of the class where no font here has its name's letters. The log
-    tells so, once."""
+    """Class names as pictures show them: where no font here has the letters of a name, the number of its class. Then
+    the log has a warning, once."""
     lacking = tuple(name for name in names.values() if not name.isascii() and face_of(name) is None)
     if lacking:
-        _tell(lacking)
+        _warn_once(lacking)
     return {number: str(number) if name in lacking else name for number, name in names.items()}
 
 
 @cache
-def _tell(lacking: tuple[str, ...]) -> None:
+def _warn_once(lacking: tuple[str, ...]) -> None:
     LOGGER.warning(
         f"no font here has the letters of {len(lacking)} of the class names ({lacking[0]}): pictures show the numbers "
         "of these classes. A font with them, once it is installed, is found by itself; for Chinese, Japanese and "
@@ -63,13 +64,14 @@ def _tell(lacking: tuple[str, ...]) -> None:
 
 
 def face_of(text: str) -> Face | None:
-    """A face with all letters of the text and those of ASCII. None where there is none, or where this Pillow cannot set
-    them: letters from the right, and marks on letters, need its libraqm."""
+    """A face with all letters of the text and those of ASCII. None where no font here has them, or where this Pillow
+    cannot place them: scripts that run from the right, and marks on letters, need its libraqm."""
     return _face_with(frozenset(letter for letter in text if not letter.isascii()))
 
 
 @lru_cache(maxsize=4096)
 def _face_with(letters: frozenset[str]) -> Face | None:
+    """face_of, by the letters beyond ASCII."""
     letters = frozenset(letter for letter in letters if unicodedata.category(letter) not in WITHOUT_SHAPE)
     if any(map(_needs_layout, letters)) and not features.check("raqm"):
         return None
@@ -93,6 +95,7 @@ def font_files() -> tuple[Path, ...]:
 
 
 def _rank(file: Path) -> tuple[int, int, str]:
+    """The smaller, the better: place in PREFERRED, number of less readable styles, name."""
     name = file.name.lower()
     place = next((place for place, part in enumerate(PREFERRED) if part in name), len(PREFERRED))
     return place, sum(style in name for style in LESS_READABLE), name
@@ -111,21 +114,26 @@ def _codes_in(file: Path) -> np.ndarray:
 
 
 def _face_index(file: Path, letters: frozenset[str]) -> int:
-    """Which face of a collection has the letters' usual shapes; 0 for a file with one face."""
+    """Which face of a collection has the letters' usual shapes; 0 where none is known to have, or the file has but
+    one."""
     scripts = {unicodedata.name(letter, "").split(" ")[0] for letter in letters}
     wanted = next((ending for script, ending in FACES.items() if script in scripts), None)
-    for index in count() if wanted and file.suffix.lower() in (".ttc", ".otc") else ():
+    if wanted is None or file.suffix.lower() not in COLLECTIONS:
+        return 0
+    index = 0
+    while True:
         try:
             family = ImageFont.truetype(file, SIZE_TRIED, index=index).getname()[0]
-            if wanted and family and family.endswith(wanted):
-                return index
         except OSError:  # no more faces
-            break
-    return 0
+            return 0
+        if family and family.endswith(wanted):
+            return index
+        index += 1
 
 
 @lru_cache(maxsize=256)
 def _font(face: Face | None, size: int) -> ImageFont.FreeTypeFont:
+    """The face in that size; None: Pillow's own."""
     if face is None:
         font = ImageFont.load_default(size)
         assert isinstance(font, ImageFont.FreeTypeFont), "Pillow gives a font of one size where a size was asked for"
@@ -135,8 +143,8 @@ def _font(face: Face | None, size: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=256)
 def chart_family(text: str) -> str | None:
-    """The family, known to matplotlib from now on, that draws the text in charts; None where matplotlib's own font
-    does, or none."""
+    """The name by which matplotlib, from now on, knows a font that has the text's letters. None where its own font has
+    them, or no font here."""
     from matplotlib import font_manager
 
     face = None if text.isascii() else face_of(text)

@@ -1,5 +1,5 @@
-"""What there is to look at, as frames: one picture with where it comes from, and what every source of them has in
-common. Which source a name means is for utils/sources.py."""
+"""A frame, one picture to detect on with where it comes from, and what all sources of frames have in common. Not which
+source a name means: utils/sources.py."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -14,14 +14,15 @@ class Frame:
     """One picture to detect on.
 
     Attributes:
-        path: the file it comes from; of a stream a name that no other stream of the run has, safe for file systems.
+        path: the file it comes from; for a stream a name that can be a file's, and that no other stream of the run has.
         image: BGR uint8 (h, w, 3).
         index, total: the number of the file or stream from 1, and how many there are.
-        number, frames: in a video or stream the picture's number from 1, those that were left out counted, and how many
-            there are (0: nobody knows, as in a live stream); 0 and 0 for an image file.
+        number: in a video or stream the number of the picture from 1, counting also those that were left out; 0 for an
+            image file.
+        frames: how many pictures the video has; 0 where nobody knows, as in a live stream, and for an image file.
         fps: frames a second of the video or stream, before --vid-stride; 0 for an image file.
-        seconds: when it is shown, in a file from its start; when it came, in a stream, on a clock that all streams of
-            the run share and that never goes back; None where fps and number tell it.
+        seconds: of a file, when the picture is shown, from the start; of a stream, when it came, on a clock that all
+            streams of the run share and that never goes back. None where fps and number tell it.
     """
 
     path: Path
@@ -40,13 +41,13 @@ class Frame:
 
 
 class Source(ABC):
-    """Iterates over batches of frames: one frame of files and of the screen, of several streams one of each that has a
-    new one. Use it as a context manager, or call close(), so that threads and temporary files go.
+    """Iterates over batches of frames. A batch is one frame, but with several streams one of each that has a new one.
+    Use a source as a context manager, or call close(), so that threads end and temporary files go.
 
     Attributes:
-        paths: one an input, all different; what Frame.path takes.
+        paths: one for each file or stream, all different; Frame.path is one of them.
         skipped: those of `paths` that could not be read, or were given up, in the latest iteration.
-        live: whether time passes there while nobody looks: frames that come too fast are left out.
+        live: whether it goes on while nobody looks, as a camera does: frames that come too fast are left out.
     """
 
     paths: list[Path]
@@ -62,8 +63,8 @@ class Source(ABC):
         """The batches. What cannot be read is told in the log and does not stop the rest."""
 
     def end_when(self, asked: Callable[[], object]) -> None:
-        """Has the iteration end soon after `asked()` is true, also while nothing comes, as from a stream that is lost.
-        For those who catch signals: a caught one interrupts no waiting."""
+        """From now on the iteration ends soon after `asked()` becomes true, also while it waits for a frame that does
+        not come. For callers that catch signals: a signal that is caught does not interrupt waiting."""
         self._asked_to_end = asked
 
     def place(self, path: Path) -> str:

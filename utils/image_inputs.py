@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from utils.downloads import fetch, file_name
+from utils.downloads import fetch, file_name, is_web_address
 from utils.errors import InputError
 from utils.images import read_image
 
-WEB = ("http://", "https://")
-MAX_BYTES, SILENCE_S = 100_000_000, 10.0  # of an image from the web; seconds without a byte
+MAX_BYTES = 100_000_000  # of an image from the web
 CHANNELS = (1, 3, 4)  # grey, colour, colour and transparency
 
 
@@ -35,18 +34,18 @@ def as_picture(source: Any, number: int = 0) -> Picture:
     Args:
         source: path or http(s) address; PIL image; array (h, w), (h, w, c) or (c, h, w) with c of 1, 3 or 4, where
             colours are RGB, values 0..255 (16 bits: 0..65535), and a fourth channel is dropped.
-        number: of the image among others, which names one without a file: image0.jpg.
+        number: of the image among others; an image without a file is called by it: image0.jpg.
 
-    Raises InputError where it is none of these or cannot be read.
+    Raises InputError where the source is none of these or cannot be read.
 
     Differs from v6.1: images of 16 bits, with a palette or of shape (h, w, 1) are read right; float arrays of 0..1,
     which would be black, are refused.
     """
     if isinstance(source, (str, Path)):
-        return _from_web(str(source)) if str(source).lower().startswith(WEB) else _from_file(Path(source))
+        return _from_web(str(source)) if is_web_address(str(source)) else _from_file(Path(source))
     if isinstance(source, Image.Image):
-        named = getattr(source, "filename", "") or f"image{number}"
-        return Picture(_rgb_bytes(_pil_array(ImageOps.exif_transpose(source)), str(named)), _jpg(named))
+        name = getattr(source, "filename", "") or f"image{number}"
+        return Picture(_rgb_bytes(_pil_array(ImageOps.exif_transpose(source)), str(name)), _jpg(name))
     if isinstance(source, np.ndarray):
         return Picture(_rgb_bytes(source, f"image{number}"), f"image{number}.jpg")
     raise InputError(f"image{number}: expected a path, address, PIL image or array, got {type(source).__name__}")
@@ -59,16 +58,17 @@ def _from_file(path: Path) -> Picture:
 def _from_web(address: str) -> Picture:
     name = file_name(address)
     with tempfile.TemporaryDirectory(prefix="yolov5_", ignore_cleanup_errors=True) as folder:
-        image, _ = _from_file(fetch(address, Path(folder) / name, max_bytes=MAX_BYTES, timeout=SILENCE_S))
+        image, _ = _from_file(fetch(address, Path(folder) / name, max_bytes=MAX_BYTES))
     return Picture(image, _jpg(name))
 
 
 def _jpg(name: str | Path) -> str:
+    """The file's name, without directories, with the suffix .jpg."""
     return Path(name).with_suffix(".jpg").name
 
 
 def _pil_array(image: Image.Image) -> np.ndarray:
-    """The pixels: those of 16 bits and of floats as they are, others (palettes, CMYK, ...) as RGB."""
+    """The pixels: greys of 16 bits or floats as they are, (h, w), others (palettes, CMYK, ...) as RGB (h, w, 3)."""
     if image.mode == "F":
         return np.asarray(image)
     if image.mode.startswith("I"):  # 16-bit greys, which in some files come as 32-bit numbers

@@ -13,6 +13,7 @@ from utils.video import VIDEO_SUFFIXES, read_video
 
 GLOB_SIGNS = set("*?[")
 LIST_SUFFIXES = (".txt", ".streams")
+LONGEST_TOLD = 100  # characters of a line that is no path
 LOOKED_FOR = f"images ({' '.join(IMAGE_SUFFIXES)}) and videos ({' '.join(VIDEO_SUFFIXES)})"
 
 
@@ -30,7 +31,7 @@ class FileSource(Source):
         self.vid_stride = vid_stride
         self.skipped = []
         found = find_media(source)
-        self.paths = [path for path in found if not is_video(path)] + [path for path in found if is_video(path)]
+        self.paths = sorted(found, key=is_video)
 
     def __iter__(self) -> Iterator[list[Frame]]:
         self.skipped.clear()
@@ -82,7 +83,8 @@ def is_media(path: Path) -> bool:
 
 
 def list_lines(list_file: Path) -> list[str]:
-    """The lines of a list with text, without the blanks around it. Raises InputError where there are none."""
+    """The lines of a list file that are not empty, without blanks around them. Raises InputError where there are
+    none."""
     try:
         lines = list_file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -122,7 +124,8 @@ def _media_in(directory: Path) -> list[Path]:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    """Files that match; the leading parts that exist as they stand are no pattern, whatever brackets they have."""
+    """The images and videos that match. Leading parts of the pattern that exist as they are written count as names, not
+    as patterns: directories with brackets in their names can be used."""
     literal = Path(pattern.anchor)
     parts = list(pattern.parts[1:] if pattern.anchor else pattern.parts)
     while parts and (literal / parts[0]).exists():
@@ -141,6 +144,7 @@ def _from_list(list_file: Path) -> list[Path]:
     """One path a line. Relative ones are looked for beside the list file, then in the working directory. Files that are
     missing stay in the list: they are told when their turn comes."""
     entries = [Path(line).expanduser() for line in list_lines(list_file)]
-    if unusable := [entry for entry in entries if not is_media(entry)]:
-        raise InputError(f"--source: expected {LOOKED_FOR}, got {str(unusable[0])[:100]!r} in {list_file}")
+    for entry in entries:
+        if not is_media(entry):
+            raise InputError(f"--source: expected {LOOKED_FOR}, got {str(entry)[:LONGEST_TOLD]!r} in {list_file}")
     return [beside if (beside := list_file.parent / entry).exists() else entry for entry in entries]

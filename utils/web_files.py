@@ -5,14 +5,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from utils.downloads import MAX_BYTES, SCHEMES, SILENCE_S, checked_url, fetch, file_name, shown
+from utils.downloads import MAX_BYTES, SILENCE_S, checked_url, fetch, file_name, is_web_address, shown
 from utils.errors import InputError
 from utils.frames import Frame, Source
 from utils.log import LOGGER
 from utils.media_files import is_media, is_video, read_frames
 
-# How files of the kinds that we read begin: bytes, and where they stand. What begins otherwise is never given to a
-# video reader, which would follow a play list to files here or to other hosts.
+# How files of the kinds that we read begin: (offset, bytes). What begins otherwise is never given to a video reader: in
+# a play list, say, it would follow the entries to files of this computer or to other hosts.
 BEGINNINGS = {
     "image": (
         (0, b"\xff\xd8\xff"),  # jpg, mpo
@@ -41,23 +41,22 @@ BEGINNINGS = {
 
 
 def is_web_file(address: str) -> bool:
-    """Whether it is the address of what by its name is an image or a video."""
-    return address.lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES)) and is_media(
-        Path(file_name(address))
-    )
+    """Whether it is a web address whose file, by its name, is an image or a video."""
+    return is_web_address(address) and is_media(Path(file_name(address)))
 
 
 class WebFileSource(Source):
-    """The frames of files at http and https addresses, in their order. A single one is downloaded at once, others when
-    their turn comes; each is deleted after its frames, at the latest by close(). One that cannot be had is told, kept
-    in `skipped` and does not stop the rest.
+    """The frames of files at http and https addresses, in their order. A single file is downloaded at once, several
+    when their turn comes; each is deleted after its frames, at the latest by close(). A file that cannot be had is told in
+    the log, kept in `skipped` and does not stop the rest.
 
     Args:
         addresses: is_web_file() holds for each.
         vid_stride: of a video the 1st frame and every vid_stride-th after it.
         max_bytes, timeout: see downloads.fetch.
 
-    Raises InputError where an address is none, or the single one cannot be had (LiveContent where it is a stream).
+    Raises InputError where an address is malformed, or where a single file cannot be had (LiveContent where it is a
+    stream).
 
     Differs from v6.1: downloaded to a temporary directory, not to the working directory, within limits; the content
     must be an image or a video.

@@ -34,7 +34,7 @@ def fonts_here(monkeypatch):
 
 
 def forget():
-    for cached in (fonts.font_files, fonts._face_with, fonts._codes_in, fonts._tell, fonts.chart_family):
+    for cached in (fonts.font_files, fonts._face_with, fonts._codes_in, fonts._warn_once, fonts.chart_family):
         cached.cache_clear()
 
 
