@@ -1,5 +1,5 @@
-"""Detections as a COCO results file, and its score by COCO's own rules. Not our mAP: that is utils/metrics.py, and the
-two are different sums."""
+"""Detections as a COCO results file, and its score by COCO's own rules. Not for our own mAP, which is computed in
+another way: utils/metrics.py."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,13 +26,13 @@ class CocoScore(NamedTuple):
 
 
 def is_coco(names: Mapping[int, str]) -> bool:
-    """Whether these are COCO's 80 classes in COCO's order, told by the first, the last and their number."""
+    """Whether these are COCO's 80 classes in COCO's order; only their number, the first and the last are looked at."""
     return len(names) == len(COCO_CATEGORIES) and names[0] == "person" and names[79] == "toothbrush"
 
 
 def category_ids(names: Mapping[int, str], annotated: Mapping[str, int] | None = None) -> tuple[int, ...]:
-    """Category id of each class: by its name where the annotations ({name: id}) have all names, else COCO's numbers
-    where these are COCO's classes, else the class index."""
+    """The COCO category id of each class, by class id: that of its name where the annotations ({name: category id})
+    have all names; else COCO's own where these are COCO's classes; else the class id itself."""
     if annotated and set(names.values()) <= set(annotated):
         return tuple(annotated[names[cls]] for cls in range(len(names)))
     return COCO_CATEGORIES if is_coco(names) else tuple(range(len(names)))
@@ -57,12 +57,14 @@ def annotation_ids(annotations: Path) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def image_id(stem: str) -> int | str:
-    """The id of an image without annotations: its file stem, as a number if it is one, as COCO names its images."""
+    """The id of an image that no annotation file numbers: the stem of its file, as a number where it is one, since COCO
+    names its images by their ids."""
     return int(stem) if stem.isdecimal() else stem
 
 
 def result_rows(image: int | str, detections: np.ndarray, categories: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows of COCO's results format: [left, top, width, height] in pixels to 3 decimals, score to 5.
+    """Rows of COCO's results format, one a detection: `bbox` is [left, top, width, height] in pixels to 3 decimals,
+    `score` has 5 decimals.
 
     detections: (n, 6) [x1, y1, x2, y2, confidence, class] in pixels; categories: the id of each class.
     """
@@ -78,10 +80,10 @@ def result_rows(image: int | str, detections: np.ndarray, categories: Sequence[i
 
 
 class CocoResults:
-    """Gathers the detections of images, as COCO's results format wants them: one row a box.
+    """Collects the detections of a validation in COCO's results format: one row a box.
 
-    annotations: where there are any, images and classes get the ids that they have there. Else images are numbered by
-    image_id, classes by category_ids.
+    names: by class id. annotations: a COCO annotation file of these images, whose image and category ids are used;
+    without one, see image_id and category_ids.
     """
 
     def __init__(self, names: Mapping[int, str], annotations: Path | None = None) -> None:
@@ -104,7 +106,7 @@ class CocoResults:
             stream.write(json.dumps(self.rows).encode())
 
     def score(self) -> CocoScore:
-        """COCO's score of the gathered rows on the gathered images; its table of twelve numbers goes to the log.
+        """COCO's score of the rows, over the images that were added; its table of twelve numbers goes to the log.
         Raises InputError where there are no annotations, or faster-coco-eval is not installed."""
         if self.annotations is None:
             raise InputError("--save-json: COCO's score needs annotations/instances_<split>*.json in the data's path")

@@ -1,5 +1,5 @@
-"""What is wrong in a set of images and labels: kinds, a table of findings in flat arrays, its summary by kind, and the
-CSV of all of it. Not for how it is found: utils/label_files.py verifies files, utils/labels.py whole sets."""
+"""What is wrong in a set of images and labels: the kinds of findings, a table of them in flat arrays, its summary by
+kind and its CSV. Not for finding it: utils/label_files.py verifies single files, utils/labels.py whole sets."""
 
 import csv
 import os
@@ -29,7 +29,8 @@ KINDS = (
     "class not whole",
     "coordinates out of range",
 )
-NO_LABELS, EMPTY = KINDS[:2]  # told without words of their own, as a set may have a million of them
+NO_LABELS, EMPTY = KINDS[:2]
+# Kinds whose text is always the same. A set may have a million of them: the table keeps only which image it is about.
 STANDARD = {NO_LABELS: "no labels: trained on as background", EMPTY: "empty: the image is trained on as background"}
 NAMED = 3  # files that the summary names for each kind
 LONGEST_SUMMARY_NAME = 200  # characters of one of them
@@ -46,8 +47,14 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Findings of a whole set. kinds (F,) uint8, numbers in KINDS; owners (F,) int32, the usable image whose label
-    file is missing or empty, -1 for all others, whose `file NUL what` stand in texts uint8 with offsets (F+1,)."""
+    """The F findings of a whole set.
+
+    Attributes:
+        kinds: (F,) uint8, the place of each one's kind in KINDS.
+        owners: (F,) int32, of a STANDARD kind: the number of the usable image whose label file it is about; else -1.
+        texts, offsets: uint8, the file, a NUL byte and the text of all other kinds, one after the other; finding i has
+            the bytes offsets[i] to offsets[i + 1], (F + 1,) offsets.
+    """
 
     kinds: np.ndarray
     owners: np.ndarray
@@ -58,7 +65,7 @@ class Findings:
         return len(self.kinds)
 
     def each(self, numbers: Sequence[int] | np.ndarray, label_of: Callable[[int], str]) -> Iterator[Finding]:
-        """The findings of these numbers. label_of: from a usable image's number to its label file."""
+        """The findings with these numbers, 0 to F-1. label_of: from a usable image's number to its label file."""
         for number in numbers:
             kind = KINDS[self.kinds[number]]
             if self.owners[number] >= 0:
@@ -69,11 +76,12 @@ class Findings:
             yield Finding(kind, file, what)
 
 
+# What Findings consists of, with the types: a label cache stores these.
 ARRAYS = {"kinds": np.uint8, "owners": np.int32, "texts": np.uint8, "offsets": np.int64}
 
 
 def pack(found: Sequence[tuple[int, Finding]]) -> Findings:
-    """A table of findings, each with the number of the usable image that it is about (-1 where there is none)."""
+    """The table of (image, finding) pairs; image: the number, among the usable ones, of the image that it is about."""
     owners = [owner if finding.kind in STANDARD else -1 for owner, finding in found]
     texts = [
         b"" if owner >= 0 else os.fsencode(f"{finding.file}\0{finding.what}")
@@ -91,7 +99,7 @@ NONE = pack([])
 
 
 def join(parts: Sequence[Findings], usable: Sequence[int]) -> Findings:
-    """One table from those of a set's parts, which have so many usable images each."""
+    """One table from those of the parts of a set, in their order. usable: how many usable images each part has."""
     before = np.concatenate(([0], np.cumsum(usable, dtype=np.int64)))[: len(parts)]
     owners = [np.where(part.owners < 0, -1, part.owners + first) for part, first in zip(parts, before, strict=True)]
     lengths = np.concatenate([NONE.kinds, *(np.diff(part.offsets) for part in parts)])
@@ -104,7 +112,8 @@ def join(parts: Sequence[Findings], usable: Sequence[int]) -> Findings:
 
 
 def check(findings: Findings, usable: int) -> None:
-    """Raises ValueError where the arrays (of a file, which may be damaged) don't fit each other or the set."""
+    """Raises ValueError where the arrays, which come from a file that may be damaged, don't fit each other or a set of
+    so many usable images."""
     if any(getattr(findings, name).dtype != kind or getattr(findings, name).ndim != 1 for name, kind in ARRAYS.items()):
         raise ValueError("its findings are of other types")
     bounds = findings.offsets
@@ -119,7 +128,8 @@ def check(findings: Findings, usable: int) -> None:
 
 
 def summary(findings: Findings, label_of: Callable[[int], str]) -> dict[str, str]:
-    """A line for each kind that was found, by kind, most frequent first: how often, and the first file names."""
+    """Kind -> a line with how often it was found and the first files, most frequent kind first. label_of: see
+    each()."""
     counts = np.bincount(findings.kinds, minlength=len(KINDS))
     lines = {}
     for kind in sorted(np.flatnonzero(counts), key=lambda kind: (-counts[kind], kind)):
@@ -135,8 +145,8 @@ def _reason(found: Finding) -> str:
 
 
 def write_findings(findings: Findings, label_of: Callable[[int], str], file: Path) -> bool:
-    """Writes a CSV with a row (file, kind, what) for each finding, in UTF-8; whether there was any: without one, no
-    file is left from an earlier run. Raises OSError where it cannot be written."""
+    """Writes a CSV in UTF-8 with a row (file, kind, what) for each finding. Without findings it writes none, and
+    removes one that an earlier run has left. Returns whether it wrote. Raises OSError where it cannot."""
     if not len(findings):
         file.unlink(missing_ok=True)
         return False

@@ -8,7 +8,7 @@ import os
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,13 +38,13 @@ UNREADABLE = (  # what numpy and json raise on a file that is none of ours
 )  # fmt: skip
 LONGEST_REASON = 250  # characters of each reason why no image is usable
 CHUNK = 128  # images a task: large enough to pack well, small enough for a lively progress bar
-ASKERS = 16  # threads that ask for files' sizes and times where the answers are waited for, as behind a network
-WAITING = 4.0  # times the processor time that asking takes, from which it counts as that
+STAT_THREADS = 16  # that look up files' sizes and times where the answers come late, as over a network
+LATE = 4.0  # answers come late where they take more than so many times the processor time spent on them
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """Counts over all listed images, and what was found in single ones."""
+    """Counts over all listed images, and the findings in single ones."""
 
     counts: Counts = Counts()
     findings: Findings = findings.NONE
@@ -52,11 +52,17 @@ class IndexReport:
 
 @dataclass(frozen=True, eq=False)
 class LabelIndex:
-    """The usable images of a set and their labels, in flat arrays, so that a million images stay cheap.
+    """The N usable images of a set and their M labels, in flat arrays, so that a million images stay cheap.
 
-    path_bytes uint8 with path_offsets (N+1,); sizes_wh (N, 2) int32, pixels as displayed; rows (M, 5) float32
-    [class, x, y, w, h] in 0..1 with offsets (N+1,) by image; points (P, 2) float32 with point_offsets (M+1,) by row,
-    both empty where no image has polygons.
+    Attributes:
+        path_bytes, path_offsets: uint8, all paths one after the other; that of image i goes from byte path_offsets[i]
+            to path_offsets[i + 1]. (N + 1,) offsets.
+        sizes_wh: (N, 2) int32, pixels as displayed.
+        rows, offsets: (M, 5) float32 [class, x, y, w, h], the box in 0..1; image i has rows offsets[i] to
+            offsets[i + 1]. (N + 1,) offsets.
+        points, point_offsets: (P, 2) float32, the polygons in 0..1; row k has points point_offsets[k] to
+            point_offsets[k + 1]. (M + 1,) offsets; both arrays are empty where no image has polygons.
+        report: what verifying found, over all images that were listed.
     """
 
     path_bytes: np.ndarray
@@ -91,12 +97,12 @@ class LabelIndex:
         return label_path(self.path(i))
 
     def summary(self) -> dict[str, str]:
-        """A line for each kind of finding, by kind, with its count and the first file names."""
+        """Kind of finding -> a line with its count and the first files, most frequent kind first."""
         return findings.summary(self.report.findings, self.label_file)
 
     def write_findings(self, directory: Path, split: str) -> None:
-        """Writes all findings into `<split>_findings.csv` in the directory and tells it; no file where there are none.
-        Where it cannot be written, only says so."""
+        """Writes all findings into `<split>_findings.csv` in the directory; without any, there is no file. The log says
+        where it is, or that it cannot be written, which is no error."""
         file = directory / f"{split}_findings.csv"
         try:
             if findings.write_findings(self.report.findings, self.label_file, file):
@@ -105,8 +111,8 @@ class LabelIndex:
             LOGGER.warning(f"{file} cannot be written ({error}); the training or validation goes on without it")
 
     def __getstate__(self) -> dict[str, Any]:
-        """For worker processes that are not forked: all of them share the tensors, of arrays each would get a copy.
-        The findings stay here."""
+        """For loader processes that are spawned, not forked: torch moves tensors into memory that all of them share,
+        while each would get its own copy of numpy arrays. The findings are not passed on: no loader reads them."""
         tensors = {name: torch.from_numpy(getattr(self, name)) for name in ARRAYS}
         return {"report": IndexReport(self.report.counts), "tensors": self.__dict__.setdefault("_tensors", tensors)}
 
@@ -115,23 +121,29 @@ class LabelIndex:
         self.__dict__.update(arrays, report=state["report"])
 
 
-ARRAYS = ("path_bytes", "path_offsets", "sizes_wh", "offsets", "rows", "points", "point_offsets")
+ARRAYS = ("path_bytes", "path_offsets", "sizes_wh", "offsets", "rows", "points", "point_offsets")  # of LabelIndex
 
 
 # --------------------------------------------------------------------------------------------------- build the arrays
 def _offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Lengths (n,) of parts that lie one after the other -> where each begins, and the end, (n + 1,) int64."""
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(np.asarray(lengths, np.int64))))
 
 
+def _sum(counts: Iterable[Counts]) -> Counts:
+    return Counts(*map(sum, zip(Counts(), *counts, strict=True)))
+
+
 def _points_by_row(item: Verified) -> list[np.ndarray]:
+    """A polygon (k, 2) for each row, empty ones where the label file has boxes alone."""
     return item.segments or [np.zeros((0, 2), np.float32)] * len(item.rows)
 
 
 def pack(items: Sequence[Verified]) -> LabelIndex:
-    """Index of the verified images that are usable; the report counts them all."""
+    """Index of those verified images that are usable; the report is about all of them."""
     usable = [item for item in items if not item.counts.corrupt]
-    numbers = itertools.accumulate((not item.counts.corrupt for item in items), initial=-1)
-    found = [(n, finding) for item, n in zip(items, list(numbers)[1:], strict=True) for finding in item.findings]
+    numbers = list(itertools.accumulate((not item.counts.corrupt for item in items), initial=-1))[1:]  # among `usable`
+    found = [(number, finding) for item, number in zip(items, numbers, strict=True) for finding in item.findings]
     names = [os.fsencode(item.image) for item in usable]
     points = [polygon for item in usable for polygon in _points_by_row(item)]
     return LabelIndex(
@@ -142,10 +154,7 @@ def pack(items: Sequence[Verified]) -> LabelIndex:
         rows=np.concatenate([np.zeros((0, 5), np.float32), *(item.rows for item in usable)]),
         points=np.concatenate([np.zeros((0, 2), np.float32), *points]),
         point_offsets=_offsets([len(polygon) for polygon in points]),
-        report=IndexReport(
-            Counts(*(sum(column) for column in zip(*(item.counts for item in items), strict=True))),
-            findings.pack(found),
-        ),
+        report=IndexReport(_sum(item.counts for item in items), findings.pack(found)),
     )
 
 
@@ -160,7 +169,7 @@ def _join(parts: Sequence[LabelIndex]) -> LabelIndex:
 
     joined_index = LabelIndex(
         report=IndexReport(
-            Counts(*(sum(column) for column in zip(*(part.report.counts for part in parts), strict=True))),
+            _sum(part.report.counts for part in parts),
             findings.join([part.report.findings for part in parts], [len(part) for part in parts]),
         ),
         **{name: joined(name) for name in ("path_bytes", "sizes_wh", "rows", "points")},
@@ -168,13 +177,14 @@ def _join(parts: Sequence[LabelIndex]) -> LabelIndex:
     )
     if len(joined_index.points):
         return joined_index
-    return replace(joined_index, point_offsets=np.zeros(0, np.int64))  # 8 bytes a box, for nothing
+    return replace(joined_index, point_offsets=np.zeros(0, np.int64))  # saves 8 bytes a box where there are no polygons
 
 
 def _by_chunk(
     task: Callable[[Sequence[str]], T], images: Sequence[str], workers: int, bar: "tqdm[Any]"
 ) -> Iterator[tuple[Sequence[str], T]]:
-    """Chunks of the images and what the task makes of each, in their order, from so many threads behind the bar."""
+    """Runs the task on chunks of the images, on `workers` threads, and moves the bar on. Yields each chunk and its
+    result, in the order of the images."""
     chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
     with ThreadPoolExecutor(workers) as pool, bar:
         for chunk, result in zip(chunks, pool.map(task, chunks), strict=True):
@@ -187,25 +197,25 @@ def _verify_chunk(images: Sequence[str]) -> LabelIndex:
 
 
 def _verify_all(images: Sequence[str], workers: int, prefix: str) -> LabelIndex:
-    """Verifies all images on so many threads behind a progress bar."""
+    """Index of all images, verified on `workers` threads behind a progress bar."""
     parts, total = [], Counts()
     bar = tqdm(total=len(images), unit="image", dynamic_ncols=True)
     for chunk, part in _by_chunk(_verify_chunk, images, workers, bar):
         parts.append(part)
-        total = Counts(*map(sum, zip(total, part.report.counts, strict=True)))
+        total = _sum((total, part.report.counts))
         bar.set_description(f"{prefix}Scanning {Path(label_path(chunk[0])).parent}: {_spoken(total)}", refresh=False)
     return _join(parts)
 
 
 # ---------------------------------------------------------------------------------------------------------- the cache
 def cache_file(sources: Sequence[str | Path], images: Sequence[str]) -> Path:
-    """Where a set's label cache lies, as in v6.1: beside the last list file, else beside the folder of labels
-    (labels/train.cache)."""
+    """Where a set's label cache is, as in v6.1: beside the last source where that is a list file, else beside the
+    folder with the first label file (labels/train.cache for labels/train/)."""
     last = Path(sources[-1])
     return (last if last.is_file() else Path(label_path(images[0])).parent).with_suffix(".cache")
 
 
-def _state(file: str) -> str:
+def _size_and_time(file: str) -> str:
     try:
         status = os.stat(file)  # noqa: PTH116 (a million Path objects cost seconds)
     except OSError:
@@ -214,32 +224,35 @@ def _state(file: str) -> str:
 
 
 def _digest_chunk(images: Sequence[str]) -> bytes:
-    told = "\0".join(f"{image}\0{_state(image)}\0{_state(label_path(image))}" for image in images)
+    told = "\0".join(f"{image}\0{_size_and_time(image)}\0{_size_and_time(label_path(image))}" for image in images)
     return hashlib.blake2b(os.fsencode(told), digest_size=16).digest()
 
 
-def askers(wall: float, processor: float) -> int:
-    """How many threads ask for files best, by the seconds that some answers took and those that the processor worked
-    for them: on a local disk one, as several would hinder each other (Python runs one at a time)."""
-    return ASKERS if wall > WAITING * processor else 1
+def stat_threads(wall: float, processor: float) -> int:
+    """How many threads should look up files' sizes and times: several where answers come late, as over a network; one
+    on a local disk, where several would only wait for each other (Python runs one at a time).
+
+    wall, processor: seconds that a sample of look-ups took by the clock, and of processor time.
+    """
+    return STAT_THREADS if wall > LATE * processor else 1
 
 
 def fingerprint(images: Sequence[str], prefix: str = "") -> str:
-    """Hash of the paths, sizes and times of images and labels: whatever changes one of them makes a cache stale. Asks
-    for two files an image, behind a progress bar where that takes long."""
+    """Hash of the paths, sizes and times of the images and their label files: a cache with another one is out of date.
+    Looks up two files an image, behind a progress bar where that takes long."""
     digest = hashlib.blake2b(f"format {CACHE_FORMAT}".encode(), digest_size=16)
     bar = tqdm(total=len(images), unit="image", dynamic_ncols=True, delay=3, leave=False)
-    bar.set_description(f"{prefix}Asking for files newer than the label cache", refresh=False)
+    bar.set_description(f"{prefix}Checking whether the label cache is up to date", refresh=False)
     wall, processor = time.perf_counter(), time.thread_time()
     _digest_chunk(images[:CHUNK])
-    threads = askers(time.perf_counter() - wall, time.thread_time() - processor)
+    threads = stat_threads(time.perf_counter() - wall, time.thread_time() - processor)
     for _, part in _by_chunk(_digest_chunk, images, threads, bar):
         digest.update(part)
     return digest.hexdigest()
 
 
 def write_cache(file: Path, key: str, index: LabelIndex) -> None:
-    """Stores the index under the key (a fingerprint); where the file cannot be written, only says so."""
+    """Stores the index with its key, a fingerprint. A file that cannot be written is logged and is no error."""
     told = json.dumps({"key": key, "counts": index.report.counts})
     arrays = {name: getattr(index, name) for name in ARRAYS}
     arrays |= {f"findings_{name}": getattr(index.report.findings, name) for name in findings.ARRAYS}
@@ -251,7 +264,8 @@ def write_cache(file: Path, key: str, index: LabelIndex) -> None:
 
 
 def _check_packed(file: Path) -> None:
-    """Raises ValueError where an archive's content would be larger than its file, as ours packs nothing."""
+    """Raises ValueError where unpacking would give more than the file has: ours are not compressed, so it is
+    foreign."""
     with zipfile.ZipFile(file) as archive:
         claimed = sum(member.file_size for member in archive.infolist())
     if claimed > file.stat().st_size:
@@ -259,7 +273,7 @@ def _check_packed(file: Path) -> None:
 
 
 def _checked(index: LabelIndex) -> LabelIndex:
-    """The index. Raises ValueError where its arrays don't fit each other."""
+    """The index itself. Raises ValueError where its arrays cannot be a LabelIndex's, as in a damaged cache."""
     points = len(index.points) > 0
     for name, ends, count in (
         ("path_offsets", len(index.path_bytes), len(index)),
@@ -280,7 +294,7 @@ def _checked(index: LabelIndex) -> LabelIndex:
 
 
 def _read_cache(file: Path, key: str) -> LabelIndex | None:
-    """The index stored under this key; None where the file is missing, stale, damaged, or v6.1's pickle."""
+    """The stored index; None where the file is missing, has another key, is damaged or is a pickle of v6.1."""
     if not file.is_file():
         return None
     try:
@@ -324,6 +338,7 @@ def _check_classes(index: LabelIndex, nc: int) -> None:
 
 
 def _check_content(index: LabelIndex, images: Sequence[str], need_labels: bool) -> None:
+    """Raises InputError where no image is usable, or where labels are needed and there is none."""
     if not len(index):
         reasons = "; ".join(line[:LONGEST_REASON] for line in list(index.summary().values())[:3])
         raise InputError(f"expected usable images, got none among the {len(images)} from {images[0]} on: {reasons}")
@@ -346,9 +361,16 @@ def index_labels(
 ) -> LabelIndex:
     """Index of all usable images among those listed, in their order.
 
-    nc: a class id of nc or more raises InputError. cache: file to take the index from, where it is up to date, and to
-    write it to. single_cls: every class becomes 0. need_labels: no label at all raises InputError. Images or labels
-    with faults are left out, counted and told. Raises InputError where no image is usable.
+    Args:
+        nc: number of classes; None: any class id will do.
+        cache: file to take the index from where it is up to date, else to write it to.
+        single_cls: every class becomes 0.
+        need_labels: whether a set without a single label is an error.
+        workers: threads that verify.
+        prefix: put before what is logged, such as "train: ".
+
+    Images with a fault in them or in their labels are left out, counted and logged. Raises InputError where no image is
+    usable, where a label has a class id of nc or more, and where need_labels and there is none.
 
     Differs from v6.1: the cache holds plain arrays, no pickle, and is also stale when a file's time has changed.
     """
@@ -363,7 +385,7 @@ def index_labels(
     _tell(index, images, prefix)
     _check_content(index, images, need_labels)
     if single_cls:
-        index.rows[:, 0] = 0  # nobody else has the index yet
+        index.rows[:, 0] = 0  # in place: nobody else has the index yet
         return index
     if nc is not None:
         _check_classes(index, nc)

@@ -17,12 +17,12 @@ from utils.findings import ARRAYS as FINDINGS
 from utils.labels import (
     ARRAYS,
     LabelIndex,
-    askers,
     cache_file,
     fingerprint,
     image_files,
     index_labels,
     label_path,
+    stat_threads,
     verify,
     write_cache,
 )
@@ -338,8 +338,8 @@ def test_workers_that_are_not_forked_share_the_index(tmp_path):
     ("wall", "processor", "threads"),
     [(0, 0, 1), (0.002, 0.002, 1), (0.004, 0.002, 1), (0.5, 0.002, 16)],  # the last: 2 ms for each of 256 files
 )
-def test_several_threads_ask_only_where_answers_are_waited_for(wall, processor, threads):
-    assert askers(wall, processor) == threads
+def test_several_threads_look_files_up_only_where_answers_come_late(wall, processor, threads):
+    assert stat_threads(wall, processor) == threads
 
 
 def test_the_fingerprint_does_not_depend_on_the_threads(tmp_path, monkeypatch):
@@ -348,6 +348,6 @@ def test_the_fingerprint_does_not_depend_on_the_threads(tmp_path, monkeypatch):
     images = image_files((tmp_path,))
     keys = []
     for threads in (1, 16):
-        monkeypatch.setattr(labels, "askers", lambda *_, threads=threads: threads)
+        monkeypatch.setattr(labels, "stat_threads", lambda *_, threads=threads: threads)
         keys.append(fingerprint(images))
     assert keys[0] == keys[1]
