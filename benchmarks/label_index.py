@@ -21,6 +21,7 @@ from benchmarks.timing import processor
 from utils.autoanchor import best_possible_recall, label_sizes
 from utils.dataloaders import EpochSampler, make_dataloader
 from utils.datasets import DetectionDataset, rect_layout
+from utils.files import ROOT
 from utils.hyp import load_hyp
 from utils.label_files import Counts
 from utils.labels import IndexReport, LabelIndex, fingerprint, image_files, index_labels, label_path, write_cache
@@ -28,7 +29,6 @@ from utils.log import LOGGER
 from utils.metrics import class_weights, image_weights
 from utils.plots import plot_labels
 
-ROOT = Path(__file__).resolve().parents[1]
 NC = 80
 ANCHORS = np.array([(10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326)])
 A_FOLDER = 1000  # images

@@ -18,7 +18,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
+from utils.files import ROOT
+
 FILE = ROOT / "docs" / "tested-versions.txt"
 HEAD = """# Versions that `make test` passed with on {date}: Python {python}, {system}.
 # Made by `python -m benchmarks.tested_versions --write`; `make audit` looks them up in a database of vulnerabilities.

@@ -1,8 +1,6 @@
 """detect.py as people call it: through the shell on tiny data, and against the reference's detections."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -10,8 +8,8 @@ import numpy as np
 import pytest
 
 import detect
+from tests.shell import shell
 
-ROOT = Path(__file__).resolve().parents[1]
 GOLDEN_CASES = (
     "yolov5n_640",
     "yolov5n_640_augment",
@@ -24,12 +22,6 @@ GOLDEN_CASES = (
     "ppe_640_conf0.05",
     "duckie_640_conf0.05",
 )
-
-
-def shell(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    """python detect.py <arguments>"""
-    command = [sys.executable, str(ROOT / "detect.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +46,7 @@ def folder(tmp_path):
 
 def test_a_directory_with_a_broken_file(folder, tiny_weights):
     answer = shell(
+        "detect.py",
         *("--weights", tiny_weights, "--source", "in", "--imgsz", 64, "--conf-thres", 0, "--max-det", 3),
         *("--save-txt", "--save-conf", "--save-crop", "--save-csv", "--device", "cpu"),
         cwd=folder,
@@ -144,16 +137,15 @@ def test_a_hundred_runs_with_a_fifth_of_the_files_broken(broken_folder, tiny_wei
 
 def test_a_run_on_broken_files_ends_well_in_the_shell(broken_folder, tiny_weights, tmp_path):
     folder, whole, _ = broken_folder(1000)
-    answer = shell(
-        "--weights", tiny_weights, "--source", folder, "--imgsz", 64, "--project", tmp_path, "--device", "cpu"
-    )
+    options = ("--imgsz", 64, "--project", tmp_path, "--device", "cpu")
+    answer = shell("detect.py", "--weights", tiny_weights, "--source", folder, *options)
     assert answer.returncode == 0, answer.stderr
     assert "2 of 10 files could not be read and were skipped" in answer.stderr
     assert sorted(file.name for file in (tmp_path / "exp").iterdir()) == whole
 
 
 def test_what_is_not_built_is_not_offered():
-    text = shell("--help").stdout
+    text = shell("detect.py", "--help").stdout
     flags = set(re.findall(r"--[a-z-]+", text))
     assert {"--source", "--save-csv", "--vid-stride", "--imgsz", "--img", "--img-size"} <= flags
     assert "--bucket" not in flags
@@ -207,6 +199,7 @@ def test_detections_are_those_of_the_reference(name, golden_json, shared, tmp_pa
 def test_the_pictures_of_the_shell_are_those_of_the_reference(golden_json, shared, tmp_path):
     case = golden_json("detections")["yolov5n_640"]
     answer = shell(
+        "detect.py",
         *("--weights", shared("weights/yolov5n.pt"), "--source", shared("images"), "--save-txt", "--save-conf"),
         *("--project", tmp_path, "--device", "cpu"),
     )

@@ -4,11 +4,11 @@ are read for that; tests of each message are beside what they test."""
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.conftest import ROOT
+
 SOURCES = sorted(
     [
         *ROOT.glob("*.py"),

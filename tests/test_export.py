@@ -4,8 +4,6 @@ the files. The formats of other runtimes are in tests/models."""
 import inspect
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,19 +21,14 @@ from models.export_formats import EXPORTERS
 from models.spread import spread_kernels
 from models.weights import load_model, read_checkpoint, save_checkpoint, transfer_weights
 from models.yolo import DetectionModel
+from tests.conftest import ROOT
+from tests.shell import shell
 from utils.augmentations import letterbox
 from utils.images import read_image
 
-ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 FORMATS = ("torchscript", "onnx", "openvino")
 pytestmark = pytest.mark.openvino  # one export of all three serves most of these tests
-
-
-def shell(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    """python export.py <arguments>"""
-    command = [sys.executable, str(ROOT / "export.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 def need_packages(*names: str) -> None:
@@ -93,7 +86,7 @@ def test_every_flag_of_the_help_tells_its_default_and_every_format():
 
 
 def test_the_shell_shows_one_message(tmp_path):
-    answer = shell("--weights", "nowhere.pt", cwd=tmp_path)
+    answer = shell("export.py", "--weights", "nowhere.pt", cwd=tmp_path)
     assert answer.returncode == 1
     assert re.fullmatch(r"Error: .*nowhere\.pt.*\n", answer.stderr.splitlines(keepends=True)[-1])
 
@@ -104,7 +97,7 @@ def test_through_the_shell(tmp_path):
     file = tmp_path / "runs" / "train" / "exp" / "weights" / "best.pt"
     file.parent.mkdir(parents=True)
     save_checkpoint(file, model=DetectionModel("yolov5n.yaml", nc=2, names=["a", "b"]))
-    answer = shell("--include", "torchscript", "--imgsz", 64, cwd=tmp_path)
+    answer = shell("export.py", "--include", "torchscript", "--imgsz", 64, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert file.with_suffix(".torchscript").exists()
     assert answer.stdout == ""

@@ -3,15 +3,14 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import export
 from engine.export_proof import TOLERANCES
 from models.export_formats import EXPORTERS
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
 
 

@@ -4,7 +4,6 @@ import inspect
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,11 +21,11 @@ from models.export_options import ExportOptions
 from models.export_torchscript import export_torchscript
 from models.weights import load_model, save_checkpoint
 from models.yolo import DetectionModel
+from tests.conftest import ROOT
 from utils import official_weights as published
 from utils.errors import InputError
 from utils.log import LOGGER
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("circle", "square")
 
 

@@ -48,20 +48,6 @@ def test_each_row_makes_a_layer_that_is_trained(row):
     assert all(layer.weight.grad.abs().sum() > 0 for _, layer in layers)
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Path:
-    """The tracked files in a directory of their own."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("needs git, to tell the project's files from others")
-    folder = tmp_path_factory.mktemp("home") / "clone"
-    for name in filter(None, listed.stdout.split("\0")):
-        if not name.startswith("tests/") and (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
-    return folder
-
-
 def done(arguments: list[str], clone: Path) -> str:
     """What the program says; its exit code must be 0. `python` is this one."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -1,5 +1,4 @@
-"""docs/reliability.md and SECURITY.md: each test that a promise rests on exists, each promise rests on one, and the
-figures that can be counted are not more than there is."""
+"""docs/reliability.md: each promise names tests, and these exist."""
 
 import ast
 import re
@@ -7,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.conftest import ROOT
+
 PAGE = ROOT / "docs" / "reliability.md"
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 
@@ -39,10 +39,3 @@ def test_each_promise_names_tests_that_exist(row):
     for file, function in named:
         assert (ROOT / file).is_file(), f"{file} is not there, named for: {row[0]}"
         assert not function or function in functions(ROOT / file), f"{file} has no {function}, named for: {row[0]}"
-
-
-@pytest.mark.parametrize("page", ["SECURITY.md", "docs/reliability.md"])
-def test_links_lead_somewhere(page):
-    folder = (ROOT / page).parent
-    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text(encoding="utf-8"))
-    assert [link for link in links if not (folder / link).exists()] == []

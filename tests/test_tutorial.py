@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_readme import clone  # noqa: F401  (a fixture: the project's files in a directory of their own)
 
 NOTEBOOK = json.loads((ROOT / "tutorial.ipynb").read_text(encoding="utf-8"))
 CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
@@ -43,7 +42,7 @@ def test_it_names_no_machine():
 
 
 @pytest.mark.slow
-def test_it_runs_from_top_to_bottom(clone: Path, monkeypatch):  # noqa: F811
+def test_it_runs_from_top_to_bottom(clone: Path, monkeypatch):
     nbformat = pytest.importorskip("nbformat", reason="needs requirements-dev.txt")
     nbclient = pytest.importorskip("nbclient", reason="needs requirements-dev.txt")
     pytest.importorskip("ipykernel", reason="needs requirements-dev.txt")

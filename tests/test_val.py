@@ -4,8 +4,6 @@ import inspect
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,21 +12,15 @@ import pytest
 import yaml
 
 import val
+from tests.shell import shell
 from utils.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["circle", "square"]
 LEFT = {
     *(f"{name}_curve.png" for name in ("F1", "P", "R", "PR")),
     *("confusion_matrix.png", "val_batch0_labels.jpg", "val_batch0_pred.jpg"),
     "val_findings.csv",  # one of the tiny set's pictures has no label file
 }
-
-
-def shell(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    """python val.py <arguments>"""
-    command = [sys.executable, str(ROOT / "val.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +55,7 @@ def tiny_weights(tmp_path_factory):
 
 def test_everything_a_run_leaves(tiny_data, tiny_weights, tmp_path):
     answer = shell(
+        "val.py",
         *("--data", tiny_data, "--weights", tiny_weights, "--project", tmp_path, "--conf-thres", 0, "--max-det", 5),
         *("--save-txt", "--save-conf", "--save-json", "--device", "cpu", "--workers", 0),
     )
@@ -228,7 +221,7 @@ def test_what_cannot_be_used_is_told(tiny_data, tiny_weights, tmp_path, monkeypa
 
 
 def test_the_shell_shows_one_message(tmp_path):
-    answer = shell("--weights", "nowhere.pt", cwd=tmp_path)
+    answer = shell("val.py", "--weights", "nowhere.pt", cwd=tmp_path)
     assert answer.returncode == 1
     assert re.fullmatch(r"YOLOv5 with .*\nError: .*nowhere\.pt.*\n", answer.stderr)
 
@@ -245,7 +238,9 @@ def test_golden_through_the_shell(shared, golden_json, tmp_path):
     """P, R and mAP of the official nano weights on coco8, as the reference has them."""
     weights, data = shared("weights/yolov5n.pt"), shared("datasets/coco8/coco8.yaml")
     expected = next(run for run in golden_json("val") if run["split"] == "val" and run["dataset"] == "coco8")
-    answer = shell("--weights", weights, "--data", data, "--project", tmp_path, "--device", "cpu", "--workers", 0)
+    answer = shell(
+        "val.py", "--weights", weights, "--data", data, "--project", tmp_path, "--device", "cpu", "--workers", 0
+    )
     assert answer.returncode == 0, answer.stderr
     (cells,) = re.findall(r"^ +all +(.*)$", answer.stderr, re.M)
     figures = [float(cell) for cell in cells.split()]
