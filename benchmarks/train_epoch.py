@@ -24,7 +24,7 @@ import torch
 
 import train
 from benchmarks.timing import machine, three_digits
-from engine import trainer, training_epoch
+from engine import trainer, training_epoch, training_saves
 from engine.training_state import TrainState
 from utils.callbacks import Callbacks
 from utils.log import LOGGER
@@ -121,7 +121,7 @@ class Observer:
         timed, prepare = self.clock.timed, trainer.prepare
         trainer.prepare = lambda *args: self.observed(prepare(*args))
         trainer.validate_ema = timed("validation", trainer.validate_ema)
-        trainer.write_checkpoints = timed("checkpoints", trainer.write_checkpoints)
+        training_saves.write_checkpoints = timed("checkpoints", training_saves.write_checkpoints)
         training_epoch.optimizer_step = timed("optimizer and average", training_epoch.optimizer_step)
         torch.Tensor.backward = timed("backward", torch.Tensor.backward)
 

@@ -226,7 +226,9 @@ def with_latency(measured: Sequence[Measured], rounds_ms: np.ndarray) -> list[Me
 
 def report(comparison: Comparison, *, per_class: bool) -> None:
     """Logs the table and what it shows; writes compare.csv and compare.png."""
-    LOGGER.info("\n" + table(comparison, per_class=per_class) + "\n")
+    LOGGER.info("\n" + table(comparison, per_class=per_class))
+    first = comparison.models[0].name
+    LOGGER.info(f"x N beside a latency: N times that of {first}, the median over rounds that ran each model once\n")
     for sentence in sentences(comparison):
         LOGGER.info(sentence)
     LOGGER.info(

@@ -1,52 +1,14 @@
-"""What befalls a training from outside (a full disk, no memory left, a loader process that is killed), told in one
-sentence with what to do. Not for signals: engine/interruption.py."""
+"""What ends a training from outside (no memory left, a loader process that is killed), told in one sentence with what
+to do. Not for signals: engine/interruption.py; nor for a full disk: engine/training_saves.py."""
 
-import shlex
-from pathlib import Path
-from typing import Any
-
+from engine.training_saves import resume_command
 from engine.training_state import TrainState
-from models.weights import save_checkpoint, strip_optimizer
 from utils.distributed import world_size
 from utils.errors import is_of_dead_worker, is_out_of_memory
-from utils.log import LOGGER
-
-
-def saved_or_told(file: Path, snapshot: dict[str, Any], *, kept: Path | None) -> bool:
-    """Saves a checkpoint (see models.weights.save_checkpoint), in a folder that is made anew where it was deleted.
-    Returns whether that worked; if not, the log tells why, what there is instead (`kept`) and what to do."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(file, **snapshot)
-    except OSError as error:
-        former = f"what was saved before is whole ({kept})" if kept and kept.exists() else "nothing is saved yet"
-        LOGGER.warning(
-            f"{file} cannot be saved now ({error}); {former}, and the training goes on and saves again next time: "
-            "free space there, or make it writable, in the meantime"
-        )
-        return False
-    return True
-
-
-def stripped_or_told(file: Path) -> None:
-    """Makes best.pt a small file for inference; where that cannot be written it stays as it is, and the log says so."""
-    try:
-        strip_optimizer(file)
-    except OSError as error:
-        LOGGER.warning(
-            f"{file} cannot be made small ({error}); it stays as it is, with the optimizer in it, and can be used. "
-            f"When there is space: {resume_command(file.with_name('last.pt'))}"
-        )
-
-
-def resume_command(file: Path) -> str:
-    """The command line that goes on with a checkpoint."""
-    several = f"-m torch.distributed.run --nproc_per_node {world_size()} ".split() if world_size() > 1 else []
-    return shlex.join(["python", *several, "train.py", "--resume", str(file)])
 
 
 def sentence_about(error: BaseException, state: TrainState) -> str | None:
-    """What ended a training and what to do; None for what is a bug of ours. A text on one line."""
+    """What ended the training and what to do about it, on one line; None where the error is a bug of ours."""
     if is_out_of_memory(error):
         return _no_memory(error, state)
     if is_of_dead_worker(error):

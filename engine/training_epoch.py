@@ -1,4 +1,5 @@
-"""One epoch's batches: forward, backward, optimizer step. Not for what happens between epochs: that is trainer.py."""
+"""The training loop over the batches of an epoch: forward, backward, optimizer step. Not for what happens between
+epochs: that is trainer.py."""
 
 import math
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from tqdm import tqdm
 
+from engine.training_saves import stop_as_asked
 from engine.training_state import TrainState
 from utils.dataloaders import Batch
 from utils.distributed import any_rank, average_, mean_over_ranks, rank, world_size
@@ -23,9 +25,10 @@ class TrainingDiverged(InputError):
     """The losses or gradients of many batches in a row were not finite."""
 
 
-def trained_batches(state: TrainState) -> Iterator[int]:
-    """Trains the batches that are left of the epoch, one by one; yields how many are done. The caller may end the
-    training between two of them.
+def train_one_epoch(state: TrainState) -> Tensor:
+    """Trains the batches of the epoch that are left. Returns the mean (box, obj, cls) loss, shape (3,), over all ranks
+    and all batches of the epoch that were not skipped. Where a signal asks for the end, the batch is finished, last.pt
+    saved and StoppedBySignal raised.
 
     Differs from v6.1: the gradients of batches that are left over at an epoch's end count in the next step, there they
     are thrown away.
@@ -35,22 +38,18 @@ def trained_batches(state: TrainState) -> Iterator[int]:
     bar = ProgressBar(state)
     for batch in bar.batches():
         state.callbacks.run("on_train_batch_start")
-        step = progress.epoch * len(state.train_loader) + progress.batches
+        step = progress.epoch * len(state.train_loader) + progress.batches  # counts across epochs
         images = train_batch(state, batch, step)
         progress.batches += 1
         bar.show(batch, images)
         state.callbacks.run("on_train_batch_end", step=step, batch=batch, model=state.model)
-        yield progress.batches
+        stop_as_asked(state)
     if progress.skipped or progress.dropped:
         LOGGER.warning(
             f"{progress.skipped} of {progress.batches} batches were skipped, as their loss was not finite, and "
             f"{progress.dropped} optimizer steps, as their gradient was not"
         )
-
-
-def mean_losses(state: TrainState) -> Tensor:
-    """(3,) box, obj and cls loss, the mean over the epoch's batches that counted and over all ranks."""
-    return mean_over_ranks(state.progress.losses) / max(state.progress.batches - state.progress.skipped, 1)
+    return mean_over_ranks(progress.losses) / max(progress.counted, 1)
 
 
 def train_batch(state: TrainState, batch: Batch, step: int) -> Tensor:
@@ -67,10 +66,7 @@ def train_batch(state: TrainState, batch: Batch, step: int) -> Tensor:
     loss, parts = state.loss_fn(raw, batch.targets.to(state.device))
     (is_lost,) = any_rank(not loss.isfinite().all())
     if is_lost:
-        for statistic, old in zip(statistics, before, strict=True):
-            statistic.copy_(old)
-        state.progress.skipped += 1
-        count_loss(state)
+        skip_batch(state, statistics, before)
         return images
     weight = world_size() * (4 if state.opt.quad else 1)  # the ranks' gradients are averaged, and are to be added
     state.scaler.scale(loss * weight).backward()
@@ -81,13 +77,22 @@ def train_batch(state: TrainState, batch: Batch, step: int) -> Tensor:
     return images
 
 
+def skip_batch(state: TrainState, statistics: list[Tensor], before: list[Tensor]) -> None:
+    """Leaves a batch out: the statistics, which its forward pass has moved, are put back, in place."""
+    for statistic, old in zip(statistics, before, strict=True):
+        statistic.copy_(old)
+    state.progress.skipped += 1
+    count_lost(state)
+
+
 def running_statistics(model: nn.Module) -> list[Tensor]:
     """The means and variances that batch normalisation keeps."""
     return [buffer for name, buffer in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
 
 
 def optimizer_step(state: TrainState) -> None:
-    """Unscale, clip, step, zero, EMA. Gradients that are not finite are dropped; float16's scale is lowered then."""
+    """Unscales and clips the gradients, moves the weights, zeroes the gradients, moves the average (EMA). Gradients
+    that are not finite are dropped, and float16's loss scale is lowered."""
     state.callbacks.run("optimizer_step")
     state.scaler.unscale_(state.optimizer)
     limit = math.inf if state.clip_norm is None else state.clip_norm
@@ -100,14 +105,14 @@ def optimizer_step(state: TrainState) -> None:
     state.optimizer.zero_grad()
     if not is_finite:
         state.progress.dropped += 1
-        count_loss(state)
+        count_lost(state)
         return
     state.progress.lost_in_row = 0
     state.ema.update(state.model)
 
 
-def count_loss(state: TrainState) -> None:
-    """Counts a batch or a step that is left out. Raises TrainingDiverged after MAX_LOST_IN_ROW of them."""
+def count_lost(state: TrainState) -> None:
+    """Counts a batch or an optimizer step that is left out. Raises TrainingDiverged after MAX_LOST_IN_ROW in a row."""
     progress = state.progress
     progress.lost_in_row += 1
     if progress.lost_in_row < MAX_LOST_IN_ROW:
@@ -150,14 +155,13 @@ class ProgressBar:
         self.label = f"{state.progress.epoch}/{state.opt.epochs - 1}"
 
     def batches(self) -> Iterator[Batch]:
-        """The loader's batches."""
+        """The loader's batches; the bar moves with them."""
         yield from self.bar
 
     def show(self, batch: Batch, images: Tensor) -> None:
         """Updates the line with the mean losses of the epoch so far, and of the batch its labels and size."""
         memory = f"{torch.cuda.memory_reserved() / 1e9:.3g}G" if images.is_cuda else "0G"
-        mean = self.progress.losses / max(self.progress.batches - self.progress.skipped, 1)
-        losses = ("%10.4g" * 3) % tuple(mean.tolist())
+        losses = ("%10.4g" * 3) % tuple((self.progress.losses / max(self.progress.counted, 1)).tolist())
         self.bar.set_description_str(
             f"{self.label:>10}{memory:>10}{losses}{len(batch.targets):>10}{images.shape[-1]:>10}", refresh=False
         )

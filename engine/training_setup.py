@@ -36,6 +36,7 @@ from utils.files import atomic_write, increment_path
 from utils.hyp import OFF, Hyp, load_hyp, save_hyp
 from utils.log import LOGGER
 from utils.logged_run import LoggedRun
+from utils.logger_csv import read_results
 from utils.loggers import chosen_loggers
 from utils.loss import DetectionLoss
 from utils.mixed_precision import checked_amp_dtype
@@ -46,37 +47,26 @@ from utils.torch_utils import seed_everything, select_device, to_channels_last_
 def prepare(opt: Namespace, callbacks: Callbacks) -> TrainState:
     """Options -> everything that a training needs, with its run directory. Raises InputError where they don't fit."""
     opt, checkpoint = resume_options(checked_options(opt))
-    if checkpoint:
-        check_writable(Path(opt.save_dir), "--resume")
-    else:
-        check_writable(Path(opt.project) / opt.name, "--project")
+    check_run_directory(opt, resumed=checkpoint is not None)
     with main_first():  # it may make the data
         data = training_data(opt)
-    if checkpoint and data.nc != len(checkpoint.names):
-        raise InputError(
-            f"--resume: {checkpoint.file} knows {len(checkpoint.names)} classes, but {data.file} has {data.nc}"
-        )
-    if checkpoint:
-        hyp = resumed_hyp(opt, checkpoint)
-    else:
-        opt = fill_defaults(opt, data)
-        hyp = replace(load_hyp(opt.hyp), label_smoothing=opt.label_smoothing)
+    opt, hyp = resumed_run(opt, checkpoint, data) if checkpoint else new_run(opt, data)
     callbacks = callbacks.for_one_run() if rank() == 0 else Callbacks()
     device = training_device(opt)
     seed_everything(opt.seed, opt.deterministic)
     model = to_channels_last_(build_network(opt, data, hyp, checkpoint).to(device))
-    half = checked_amp_dtype(model) if opt.amp else None
-    stride = max(int(model.stride.max()), 32)
+    amp_dtype = checked_amp_dtype(model) if opt.amp else None
+    stride = image_stride(model)
     (opt.imgsz,) = whole_strides((opt.imgsz,), stride)
     if opt.batch_size == AUTO:
-        opt.batch_size = main_decides(lambda: fitting_batch(opt, model, half, stride)) * world_size()
+        opt.batch_size = main_decides(lambda: fitting_batch(opt, model, amp_dtype)) * world_size()
         callbacks.run("on_params_update", params={"batch_size": opt.batch_size})
     with main_first():  # it writes the cache of labels
         loaders = build_loaders(opt, data, hyp, stride)
     if not (opt.noautoanchor or checkpoint):
         fit_anchors(model, loaders[0], hyp, opt.imgsz)
     freeze(model, opt.freeze)
-    state = assemble(opt, data, hyp, model, half=half, loaders=loaders, callbacks=callbacks)
+    state = assemble(opt, data, hyp, model, amp_dtype=amp_dtype, loaders=loaders, callbacks=callbacks)
     if rank() > 0:
         torch.manual_seed(opt.seed + rank())
     if checkpoint:
@@ -84,6 +74,39 @@ def prepare(opt: Namespace, callbacks: Callbacks) -> TrainState:
     if rank() == 0:
         begin_run(state, resumed=checkpoint is not None)
     return state
+
+
+def check_run_directory(opt: Namespace, *, resumed: bool) -> None:
+    """Raises InputError where the run's directory cannot be written to, or where the results.csv of a run that goes on
+    is none that rows can be added to: not only when the first epoch is trained."""
+    if not resumed:
+        check_writable(Path(opt.project) / opt.name, "--project")
+        return
+    check_writable(Path(opt.save_dir), "--resume")
+    results = Path(opt.save_dir) / "results.csv"
+    try:
+        if results.exists():
+            read_results(results)
+    except (InputError, OSError) as error:
+        raise InputError(
+            f"--resume: {error}; put the run's own there, or move it away: then a new one begins"
+        ) from error
+
+
+def new_run(opt: Namespace, data: DataConfig) -> tuple[Namespace, Hyp]:
+    """Options and hyperparameters of a training that begins. Raises InputError where they cannot be used."""
+    opt = fill_defaults(opt, data)
+    return opt, replace(load_hyp(opt.hyp), label_smoothing=opt.label_smoothing)
+
+
+def resumed_run(opt: Namespace, checkpoint: Checkpoint, data: DataConfig) -> tuple[Namespace, Hyp]:
+    """Options and hyperparameters of a training that goes on. Raises InputError where the data has more or fewer
+    classes than the checkpoint, or where the hyperparameters cannot be used."""
+    if data.nc != len(checkpoint.names):
+        raise InputError(
+            f"--resume: {checkpoint.file} knows {len(checkpoint.names)} classes, but {data.file} has {data.nc}"
+        )
+    return opt, resumed_hyp(opt, checkpoint)
 
 
 def resumed_hyp(opt: Namespace, checkpoint: Checkpoint) -> Hyp:
@@ -116,12 +139,18 @@ def training_device(opt: Namespace) -> torch.device:
     return device
 
 
-def fitting_batch(opt: Namespace, model: DetectionModel, half: torch.dtype | None, stride: int) -> int:
-    """AutoBatch, --batch-size -1: how many images one process holds; with --multi-scale at their largest. half: the
-    16-bit type to train in, None for float32."""
+def image_stride(model: DetectionModel) -> int:
+    """Images are made with sides that are multiples of it, in pixels: the model's largest stride, but 32 at least."""
+    return max(int(model.stride.max()), 32)
+
+
+def fitting_batch(opt: Namespace, model: DetectionModel, amp_dtype: torch.dtype | None) -> int:
+    """AutoBatch, --batch-size -1: how many images one process can train on at a time; with --multi-scale, images of the
+    largest size that it draws. amp_dtype: the 16-bit type to train in, None for float32."""
+    stride = image_stride(model)
     side = math.ceil(1.5 * opt.imgsz / stride) * stride if opt.multi_scale else opt.imgsz
     device = next(model.parameters()).device
-    return auto_batch_size(model, imgsz=side, device=device, dtype=half, multiple=4 if opt.quad else 1)
+    return auto_batch_size(model, imgsz=side, device=device, dtype=amp_dtype, multiple=4 if opt.quad else 1)
 
 
 def training_data(opt: Namespace) -> DataConfig:
@@ -223,11 +252,11 @@ def assemble(
     hyp: Hyp,
     model: DetectionModel,
     *,
-    half: torch.dtype | None,
+    amp_dtype: torch.dtype | None,
     loaders: tuple[Loader, Loader | None],
     callbacks: Callbacks,
 ) -> TrainState:
-    """The state of a training that has not begun. half: the 16-bit type to train in, None for float32."""
+    """The state of a training that has not begun. amp_dtype: the 16-bit type to train in, None for float32."""
     device = next(model.parameters()).device
     detect = model.detect
     if opt.sync_bn and world_size() > 1:
@@ -239,13 +268,13 @@ def assemble(
         data=data,
         hyp=hyp,
         device=device,
-        amp_dtype=half,
-        stride=max(int(detect.stride.max()), 32),
+        amp_dtype=amp_dtype,
+        stride=image_stride(model),
         model=model,
         forward=forward,
         ema=ModelEma(model),
         optimizer=build_optimizer(opt.optimizer, model, hyp, weight_decay=scaled_weight_decay(hyp, opt.batch_size)),
-        scaler=torch.amp.GradScaler(device.type, enabled=half is torch.float16),
+        scaler=torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16),
         loss_fn=DetectionLoss(
             detect.anchors,
             nc=data.nc,

@@ -56,8 +56,18 @@ class Progress:
     last_step: int = -1
     best_fitness: float = -1.0
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """(epoch, batches of it that are done): how far the training has come."""
+        return self.epoch, self.batches
+
+    @property
+    def counted(self) -> int:
+        """How many batches `losses` is the sum of."""
+        return self.batches - self.skipped
+
     def next_epoch(self) -> None:
-        """The epoch is trained and validated."""
+        """Called when an epoch is trained and validated."""
         self.epoch += 1
         self.batches = self.skipped = self.dropped = 0
         self.losses = torch.zeros(3)
@@ -110,12 +120,17 @@ class TrainState:
     signals: StopSignals = field(default_factory=StopSignals)
     temperature: float = 1.0
     resumable: Path | None = None  # the checkpoint that --resume would go on with
-    is_best: bool = False
-    is_saved: bool = True  # whether the last attempt to save succeeded
+    saved_at: tuple[int, int] | None = None  # the progress.position in it
+    is_best: bool = False  # whether the last epoch is the best so far
     saved_fitness: float = -1.0  # of best.pt
     has_best: bool = False  # whether best.pt is this run's: with --exist-ok an older one may lie there
     metrics: Metrics | None = None  # of the last validation
     clip_norm: float | None = CLIP_NORM
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether all that is trained is in the checkpoint `resumable`."""
+        return self.saved_at == self.progress.position
 
     def accumulated(self, step: int) -> bool:
         """Whether enough batches are gathered for an optimizer step after `step`; counts across epochs."""
@@ -168,5 +183,6 @@ class TrainState:
         self.stopper.best_fitness, self.stopper.best_epoch = saved["best_fitness"], saved["best_epoch"]
         if rank() < len(saved.get("random", ())):
             set_random_states(saved["random"][rank()])
-        self.resumable, self.saved_fitness = checkpoint.file, saved["best_fitness"]
+        self.resumable, self.saved_at = checkpoint.file, self.progress.position
+        self.saved_fitness = saved["best_fitness"]
         self.has_best = (checkpoint.file.parent / "best.pt").exists()

@@ -23,7 +23,7 @@ OUTSIDE = ("tests/", "benchmarks/")  # not bound by the law of floors
 # place here, one floor above the highest file that it imports.
 BUILDING = {
     0: "utils/__init__ models/__init__ engine/__init__ utils/errors utils/log utils/boxes utils/anchors utils/scene "
-    "utils/bootstrap utils/memory utils/unrolled utils/frames utils/captures utils/silence utils/findings "
+    "utils/bootstrap utils/flags utils/memory utils/unrolled utils/frames utils/captures utils/silence utils/findings "
     "engine/interruption "
     "engine/service_limits engine/service_docs engine/service_multipart engine/service_connection",
     1: "utils/callbacks utils/distributed utils/files utils/torch_utils utils/label_files utils/video "
@@ -61,10 +61,10 @@ BUILDING = {
     "engine/training_options utils/compare_plots",
     9: "models/backends models/autoshape models/export_formats engine/training_state",
     10: "models/loading engine/served_model engine/validation engine/predictor engine/training_setup "
-    "engine/training_epoch engine/faults",
-    11: "engine/comparer engine/detector engine/size_study engine/trainer engine/service",
-    12: "engine/evolver engine/attention_freezer engine/export_proof engine/server",
-    13: "engine/exporter",
+    "engine/training_saves",
+    11: "engine/comparer engine/detector engine/size_study engine/training_epoch engine/faults engine/service",
+    12: "engine/trainer engine/attention_freezer engine/export_proof engine/server",
+    13: "engine/exporter engine/evolver",
     14: "train val detect export serve hubconf",
 }
 FLOORS = {f"{name}.py": floor for floor, names in BUILDING.items() for name in names.split()}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+AddFlags = Callable[[Callable[..., argparse.Action]], None]
 DASHES = "-\N{EN DASH}\N{EM DASH}"  # word processors make the long ones of two hyphens
 
 
@@ -19,7 +20,7 @@ class FlagParser(argparse.ArgumentParser):
     probably meant, not with the usage of all flags. The exit code is 2, as there.
     """
 
-    def __init__(self, description: str, groups: Mapping[str, Callable[[Callable[..., argparse.Action]], None]]) -> None:
+    def __init__(self, description: str, groups: Mapping[str, AddFlags]) -> None:
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
         for title, add_flags in groups.items():
             add_flags(self.add_argument_group(title).add_argument)
@@ -49,6 +50,7 @@ class FlagParser(argparse.ArgumentParser):
 
 
 def did_you_mean(words: Iterable[str], known: Mapping[str, str]) -> str:
-    """" (did you mean A, B?)" for words that are nearly one of the keys of `known`, whose values are shown; else ""."""
+    """The question which of `known` was meant: its keys are what words are held against, its values what is shown.
+    Empty where no word is near a key."""
     near = [match for word in words for match in get_close_matches(word, known, n=1)]
     return f" (did you mean {', '.join(known[match] for match in near)}?)" if near else ""

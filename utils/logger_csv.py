@@ -67,27 +67,29 @@ class CsvLogger:
             raise ValueError(f"expected a value for each column of results.csv, got none for {missing}")
         known = [name for name in COLUMNS if name in values]
         header = ["epoch", *known, *(name for name in values if name not in COLUMNS)]
-        kept = self._rows_before(epoch) if self._resume and self.file.exists() else []
+        earlier = read_results(self.file) if self._resume and self.file.exists() else []
         text = io.StringIO()
         writer = csv.DictWriter(text, header, restval="", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(kept)
+        writer.writerows(row for row in earlier if int(row["epoch"]) < epoch)
         self._text = text.getvalue()
         return header
 
-    def _rows_before(self, epoch: int) -> list[dict[str, str]]:
-        """The rows of earlier epochs that are in the file; a last row that was cut off in writing is dropped."""
-        try:
-            with open(self.file, encoding="utf-8", newline="") as stream:
-                table = [[cell.strip() for cell in line] for line in csv.reader(stream) if line]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"expected a table of results in {self.file}, got: {error}") from error
-        if table and table[0][0] != "epoch":
-            raise InputError(
-                f"expected a results file whose first column is `epoch`, got `{table[0][0]}` in {self.file}"
-            )
-        whole = [dict(zip(table[0], line, strict=True)) for line in table[1:] if len(line) == len(table[0])]
-        return [row for row in whole if _is_number(row["epoch"]) and int(row["epoch"]) < epoch]
+
+def read_results(file: Path) -> list[dict[str, str]]:
+    """The rows of a results.csv, column -> cell; those that are no row of an epoch, as one that was cut off in writing,
+    are left out. Raises InputError for a file that is no such table."""
+    try:
+        with open(file, encoding="utf-8", newline="") as stream:
+            table = [[cell.strip() for cell in line] for line in csv.reader(stream) if line]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"expected a table of results in {file}, got: {error}") from error
+    if table and table[0][0] != "epoch":
+        raise InputError(f"expected a results file whose first column is `epoch`, got `{table[0][0]}` in {file}")
+    if table and not set(COLUMNS) & set(table[0]):
+        raise InputError(f"expected a results file with columns such as {COLUMNS[0]}, got none of them in {file}")
+    whole = [dict(zip(table[0], line, strict=True)) for line in table[1:] if len(line) == len(table[0])]
+    return [row for row in whole if _is_number(row["epoch"])]
 
 
 def _is_number(cell: str) -> bool:

@@ -134,6 +134,7 @@ def test_through_the_shell(data, weights, tmp_path):
     assert answer.returncode == 0, answer.stderr
     assert "no difference shown between yolov5n/best (2) and yolov5n/best in mAP50-95: +0.0000" in answer.stderr
     assert "they come from 3 images" in answer.stderr
+    assert "\nx N beside a latency: N times that of yolov5n/best, the median over rounds " in answer.stderr
     assert (tmp_path / "exp" / "compare.png").exists()
 
 

@@ -228,3 +228,33 @@ def test_a_run_that_does_not_validate_is_not_taken_for_stopped(tiny):
     run_dir = tiny(epochs=6, noval=True, patience=2, save_period=4)
     train.run(resume=str(run_dir / "weights" / "epoch4.pt"))
     assert len(results(run_dir)) == 6
+
+
+# --- the results of a run that goes on
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", None),
+        (b"epoch,train/box_loss\r\n0,0.5\r\n1,0.", None),  # cut off by a power failure
+        (b"\x89PNG\r\n", "expected a table of results in {file}, got: "),
+        (b"a,b\n1,2\n", "expected a results file whose first column is `epoch`, got `a` in {file}"),
+        (b"epoch,accuracy\n0,0.5\n", "expected a results file with columns such as train/box_loss, got none"),
+    ],
+    ids=["empty", "cut off", "a picture", "another table", "another program's"],
+)
+def test_a_results_file_that_cannot_be_continued_is_told_before_an_epoch_is_trained(content, told, tiny, monkeypatch):
+    run_dir = tiny(nosave=True)
+    file = run_dir / "results.csv"
+    file.write_bytes(content)
+    if told is None:
+        train.run(resume=str(run_dir), epochs=2)
+        assert [row.partition(",")[0] for row in results(run_dir)][-1] == "1"
+        return
+    monkeypatch.setattr("engine.trainer.train_one_epoch", lambda _: pytest.fail("an epoch was trained"))
+    with pytest.raises(InputError, match="^--resume: " + told.format(file=file).replace(".", r"\.")):
+        train.run(resume=str(run_dir), epochs=2)
+    assert file.read_bytes() == content
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(InputError, match=r"^--resume: .*results\.csv"):
+        train.run(resume=str(run_dir), epochs=2)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +107,7 @@ def test_a_disk_that_stays_full_ends_in_one_sentence_and_leaves_the_former_check
 
 
 def test_where_the_end_cannot_be_saved_it_is_kept_elsewhere(tiny, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(trainer.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     whole = tiny(epochs=3, name="whole")
     weights = whole.with_name("exp") / "weights"
     with pytest.raises(InputError, match="it is in ") as caught:
