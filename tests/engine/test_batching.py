@@ -46,6 +46,7 @@ def occupied(batcher, doubler):
     [
         ([], [[0]]),
         ([1], [[0], [1]]),
+        ([1, 2, 3], [[0], [1, 2], [3]]),
         ([1, 2, 3, 4], [[0], [1, 2, 3, 4]]),
         ([1, 2, 3, 4, 5], [[0], [1, 2, 3, 4], [5]]),
     ],
@@ -65,7 +66,7 @@ def test_batches_are_of_one_key_and_the_one_that_waits_longest_is_next(doubler):
     futures = occupied(batcher, doubler) + batcher.submit([1, 2, 3, 4, 5])
     doubler.go.set()
     assert [future.result(30) for future in futures] == [0, 2, 4, 6, 8, 10]
-    assert doubler.batches == [[0], [1, 3, 5], [2, 4]]
+    assert doubler.batches == [[0], [1, 3], [2, 4], [5]]
     batcher.close()
 
 
