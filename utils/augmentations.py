@@ -1,8 +1,9 @@
 """Letterboxing, and the random changes of training pictures. Not for composing several pictures (utils/mosaic.py) or
 for the order of the changes (the pipeline of utils/datasets.py).
 
-A change comes in three pieces: `draw_x(rng, hyp, ...)` decides and returns a small frozen dataclass (or None: nothing
-to do), `apply_x(scene, draw)` is pure, and `random_x(scene, rng, hyp)` is both, as a step of the pipeline.
+Each change X is made of up to three functions. `draw_X(rng, hyp, ...)` draws what to do, as a small frozen dataclass,
+or None for nothing. `apply_X(scene, drawn)` does that and leaves nothing to chance. `random_X(scene, rng, hyp)` does
+both: it is a step of the pipeline.
 """
 
 import math
@@ -15,7 +16,10 @@ from utils.boxes import box_ioa, clip_boxes_, resample_segments, segment2box
 from utils.hyp import Hyp
 from utils.scene import GREY, Scene, joined_labels
 
-MIN_SIDE, MIN_AREA, MIN_POLYGON_AREA, MAX_ASPECT = 2, 0.10, 0.01, 100  # what a box must keep to survive a warp, as v6.1
+# What a box must keep to survive a warp; v6.1's values.
+MIN_SIDE = 2  # pixels
+MIN_AREA, MIN_POLYGON_AREA = 0.10, 0.01  # share of its area before; the smaller one is for labels with a polygon
+MAX_ASPECT = 100  # of the longer to the shorter side
 
 
 def letterbox(
@@ -31,12 +35,12 @@ def letterbox(
     """The image at the largest size that fits into size_hw without distortion, centred on a plain border.
 
     image: uint8 (H, W, 3), any colour order.
-    auto: only as much border as makes both sides multiples of the stride.
-    scale_fill: distort to exactly size_hw, no border; auto goes before.
-    scale_up: False never enlarges (better for measuring).
+    auto: only as much border as is needed to make both sides multiples of the stride.
+    scale_fill: no border, distorted to exactly size_hw; has no effect together with auto.
+    scale_up: False: small images are not enlarged, which is better for measuring.
 
-    Returns the new image, the ratio new/old as (width, height) and the border on each side as (width, height), which
-    is a half where the two sides differ by a pixel.
+    Returns the new image, the ratio new/old as (width, height), and the border on one side as (width, height): a mean
+    of both sides, so it ends in .5 where one of them is a pixel wider.
     """
     height, width = image.shape[:2]
     target_h, target_w = (size_hw, size_hw) if isinstance(size_hw, int) else size_hw
@@ -44,7 +48,7 @@ def letterbox(
     if not scale_up:
         ratio = min(ratio, 1.0)
     ratio_wh = (ratio, ratio)
-    inner_w, inner_h = max(round(width * ratio), 1), max(round(height * ratio), 1)  # a strip keeps a pixel
+    inner_w, inner_h = max(round(width * ratio), 1), max(round(height * ratio), 1)  # a thin strip keeps a pixel
     border_w, border_h = target_w - inner_w, target_h - inner_h
     if auto:
         border_w, border_h = border_w % stride, border_h % stride
@@ -72,7 +76,8 @@ class HsvGain:
 
 
 def draw_hsv(rng: np.random.Generator, hyp: Hyp) -> HsvGain | None:
-    """Factors evenly within 1 +/- hsv_h, hsv_s, hsv_v. None where all three are 0."""
+    """Factors, each drawn evenly from 1 - h to 1 + h, where h is hyp.hsv_h, hsv_s or hsv_v. None where all three are
+    0."""
     spread = np.array((hyp.hsv_h, hyp.hsv_s, hyp.hsv_v))
     if not spread.any():
         return None
@@ -80,7 +85,8 @@ def draw_hsv(rng: np.random.Generator, hyp: Hyp) -> HsvGain | None:
 
 
 def apply_hsv(scene: Scene, gain: HsvGain) -> Scene:
-    """Multiplies hue (round the circle of OpenCV's 180 steps), saturation and value (both limited to 255)."""
+    """Multiplies hue, which wraps around after OpenCV's 180 steps, and saturation and value, which are limited to
+    255."""
     levels = np.arange(256, dtype=np.float64)
     table = np.empty((1, 256, 3), np.uint8)  # one look-up for the three channels together
     table[0, :, 0] = (levels * gain.hue) % 180
@@ -147,8 +153,8 @@ def random_fliplr(scene: Scene, rng: np.random.Generator, hyp: Hyp) -> Scene:
 class Warp:
     """How a picture is placed into its frame. The defaults leave it in the middle, as it is.
 
-    angle_deg: counter-clockwise; shear in degrees; perspective per pixel from the centre; translate as the place of the
-    picture's centre, in shares of the frame's width and height.
+    angle_deg: counter-clockwise. scale: of the sides. perspective: per pixel of distance from the centre. translate:
+    where the picture's centre goes, as a share of the frame's width and height.
     """
 
     perspective_x: float = 0.0
@@ -162,15 +168,15 @@ class Warp:
 
 
 def draw_warp(rng: np.random.Generator, hyp: Hyp) -> Warp:
-    """Every parameter evenly within +/- its hyperparameter around the neutral value."""
+    """Every parameter is drawn evenly from its neutral value, less to plus its hyperparameter."""
     spreads = (hyp.perspective,) * 2 + (hyp.degrees, hyp.scale) + (hyp.shear,) * 2 + (hyp.translate,) * 2
     neutral = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.5, 0.5)
     return Warp(*(neutral + np.array(spreads) * rng.uniform(-1, 1, len(spreads))).tolist())
 
 
 def warp_matrix(warp: Warp, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> np.ndarray:
-    """(3, 3) float64 from pixels of the picture to pixels of the frame: centre at the origin, then perspective,
-    rotation and scale, shear, and the move to its place."""
+    """The (3, 3) float64 matrix from pixels of the picture to pixels of the frame. In this order: the centre moves to
+    the origin, perspective, rotation and scale, shear, the move to the place in the frame."""
     centre = np.eye(3)
     centre[:2, 2] = -from_hw[1] / 2, -from_hw[0] / 2
     perspective = np.eye(3)
@@ -208,8 +214,11 @@ def visible_boxes(
     before_xyxy: np.ndarray, after_xyxy: np.ndarray, min_area: float | np.ndarray = MIN_AREA, *,
     min_side: float = MIN_SIDE, max_aspect: float = MAX_ASPECT,
 ) -> np.ndarray:  # fmt: skip
-    """Which boxes (n, 4) are still worth learning from, bool (n,): both sides longer than min_side pixels, more than
-    min_area of the area left that it had (before, at the new scale), and sides that differ by less than max_aspect."""
+    """Which boxes (n, 4) are still worth learning from after a warp, bool (n,).
+
+    They are those with both sides longer than min_side pixels, more than the share min_area of their area left, and
+    sides whose ratio is below max_aspect. before_xyxy: the boxes before, at the scale after.
+    """
     eps = 1e-16
     width, height = (after_xyxy[:, 2:] - after_xyxy[:, :2]).T
     area_before = (before_xyxy[:, 2:] - before_xyxy[:, :2]).prod(1)
@@ -236,8 +245,8 @@ def _warp_labels(scene: Scene, matrix: np.ndarray, to_hw: tuple[int, int]) -> tu
     """A plain box becomes the box around its four warped corners, clipped; a polygon is warped itself, its box is the
     one around its points inside the frame.
 
-    Differs from v6.1: decided label by label; there one polygon in the mosaic made it read all labels as polygons, and
-    those of plain boxes were paired with the wrong ones.
+    Differs from v6.1: each label is treated by itself. There one polygon in a mosaic makes it take all labels for
+    polygons, and boxes get the polygons of others.
     """
     labels = scene.labels.copy()
     corners = _warp_points(scene.labels[:, [1, 2, 3, 4, 1, 4, 3, 2]].reshape(-1, 2), matrix).reshape(-1, 4, 2)
@@ -251,6 +260,7 @@ def _warp_labels(scene: Scene, matrix: np.ndarray, to_hw: tuple[int, int]) -> tu
 
 
 def _is_polygon(scene: Scene) -> np.ndarray:
+    """Which labels have a polygon, bool (n,)."""
     return np.array([len(segment) > 0 for segment in scene.segments], bool)
 
 
@@ -270,9 +280,9 @@ def draw_mixup(rng: np.random.Generator, hyp: Hyp) -> Mixup | None:
 
 
 def apply_mixup(first: Scene, second: Scene, mixup: Mixup) -> Scene:
-    """Two scenes of one size over each other, with the labels of both. arXiv:1710.09412.
+    """Blends two scenes of the same size, and keeps the labels of both. arXiv:1710.09412.
 
-    Differs from v6.1: grey levels are rounded, there cut off (at most 1 level).
+    Differs from v6.1: levels are rounded to whole numbers, there they are cut off: a difference of 1 at most.
     """
     image = cv2.addWeighted(first.image, mixup.ratio, second.image, 1 - mixup.ratio, 0)
     return Scene(image, *joined_labels((first, second)), first.margin_yx)
@@ -280,21 +290,21 @@ def apply_mixup(first: Scene, second: Scene, mixup: Mixup) -> Scene:
 
 @dataclass(frozen=True)
 class CopyPaste:
-    """picks: the labels to paste, in this order; each has a polygon."""
+    """picks: numbers of the labels to paste, in this order; each has a polygon."""
 
     picks: tuple[int, ...]
 
 
 def draw_copy_paste(rng: np.random.Generator, hyp: Hyp, scene: Scene) -> CopyPaste | None:
-    """The share hyp.copy_paste of the labels with polygons, at random; None where that is none."""
+    """Picks the share hyp.copy_paste of the labels with polygons, at random; None where that rounds to no label."""
     candidates = np.flatnonzero(_is_polygon(scene))
     count = round(hyp.copy_paste * len(candidates))
     return CopyPaste(tuple(rng.choice(candidates, count, replace=False).tolist())) if count else None
 
 
 def apply_copy_paste(scene: Scene, draw: CopyPaste) -> Scene:
-    """Objects cut out along their polygons and pasted, mirrored, on the other side of the picture. An object is left
-    out where it would cover 30 % or more of a label. arXiv:2012.07177."""
+    """Cuts objects out along their polygons and pastes them, mirrored, on the other side of the picture. An object is
+    left out where it would cover 30 % or more of a label's box. arXiv:2012.07177."""
     width = scene.size_hw[1]
     labels, segments = [scene.labels], list(scene.segments)
     mask = np.zeros(scene.size_hw, np.uint8)

@@ -22,11 +22,11 @@ from utils.log import LOGGER
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side.
+    """The samples of B images.
 
     images: uint8 (B, 3, H, W), RGB.
-    targets: float32 (n, 6), rows [image in the batch, class, x, y, w, h], boxes normalised.
-    paths, shapes: one an image; see Sample.
+    targets: float32 (n, 6), rows [number of the image in the batch, class, x, y, w, h], boxes normalised.
+    paths, shapes: one for each image, see Sample.
     """
 
     images: Tensor
@@ -43,8 +43,8 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples with images of one size -> a batch, in channels_last order as its images: a network takes it without a
-    transposed copy."""
+    """Samples with images of the same size -> a batch. Its images are in channels_last order in memory, as those of the
+    samples are, so that nothing is transposed, neither here nor for a channels_last network."""
     return Batch(
         torch.stack([sample.image.permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2),
         _numbered([sample.targets for sample in samples]),
@@ -62,11 +62,11 @@ def _numbered(targets: Sequence[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class QuadCollate:
-    """Every four samples become one image of twice the size (--quad): by chance the four side by side, or the first
-    of them enlarged. The chance depends on the seed and the samples alone.
+    """Makes one image of twice the size from every four samples (--quad): with equal chances the four side by side, or
+    the first of them enlarged. Which one depends only on the seed and the first sample's key.
 
-    Differs from v6.1: samples beyond a multiple of four are enlarged too, there they are lost; each image has the path
-    of the first of its four samples.
+    Differs from v6.1: where the number of samples is no multiple of four, the last ones are enlarged, there they are
+    lost; each image has the path of the first of its four samples.
     """
 
     seed: int = 0
@@ -84,13 +84,13 @@ class QuadCollate:
 
 
 def enlarged(sample: Sample) -> Sample:
-    """The sample with an image of twice the size, bilinear; its boxes are normalised and stay."""
+    """The sample with its image enlarged to twice the size, bilinearly; the boxes, which are normalised, stay."""
     image = F.interpolate(sample.image[None].float(), scale_factor=2.0, mode="bilinear", align_corners=False)
     return replace(sample, image=image[0].to(sample.image.dtype))
 
 
 def tiled(quad: Sequence[Sample]) -> Sample:
-    """Four samples with images of one size in one: top left, bottom left, top right, bottom right."""
+    """One sample of four with images of the same size, in the places top left, bottom left, top right, bottom right."""
     top_left, bottom_left, top_right, bottom_right = (sample.image for sample in quad)
     columns = torch.cat((top_left, bottom_left), 1), torch.cat((top_right, bottom_right), 1)
     targets = []
@@ -103,11 +103,13 @@ def tiled(quad: Sequence[Sample]) -> Sample:
 
 
 class EpochSampler(Sampler[int]):
-    """Keys of one epoch's samples: every picture once, shuffled by (seed, epoch) alone, or, with weights, as many drawn
-    by weight. The key tells the epoch to the dataset, whose workers live on from epoch to epoch.
+    """The keys of one epoch's samples (see DetectionDataset): every picture once, shuffled by seed and epoch, or with
+    weights as many pictures, drawn by weight. The epoch is in the keys because the loader processes, which have copies
+    of the dataset, go on from epoch to epoch.
 
-    batch_size: images a batch, of all processes together. share: (this process's number, how many there are); each
-    takes its part of every batch. Where the last batch doesn't divide evenly, some of its pictures come twice.
+    batch_size: images a batch, of all training processes together. share: (this process's number, how many there are);
+    each process takes its part of every batch. Where the last batch cannot be divided evenly, some of its pictures are
+    in it twice.
     """
 
     def __init__(
@@ -124,13 +126,13 @@ class EpochSampler(Sampler[int]):
         self.epoch = self.skip_batches = 0
 
     def __len__(self) -> int:
-        """How many samples this process takes in a whole epoch."""
+        """How many samples this process gets in a whole epoch."""
         batches, rest = divmod(len(self.dataset), self.batch_size)
         return (batches * self.batch_size + _ceil_to(rest, self.ranks)) // self.ranks
 
     def set_epoch(self, epoch: int, *, skip_batches: int = 0) -> None:
-        """To be called before the loader is iterated over. skip_batches: how many of the epoch's first are left out, as
-        an interrupted training has seen them."""
+        """Chooses the epoch; to be called before the loader is iterated over. skip_batches: how many batches at its
+        beginning are left out, because the training that is resumed has seen them."""
         self.epoch, self.skip_batches = epoch, skip_batches
 
     def set_weights(self, weights: Sequence[float] | np.ndarray | Tensor) -> None:
@@ -159,13 +161,14 @@ class EpochSampler(Sampler[int]):
 
 
 def _ceil_to(number: int, multiple: int) -> int:
+    """The smallest multiple that is not below the number."""
     return -(-number // multiple) * multiple
 
 
 def _start_worker(_: int) -> None:
-    """One thread a worker: there are as many workers as the CPUs can feed. A signal to the
-    whole group of processes, as Ctrl+C and torch's launcher send it, is the main process's affair: each worker is a
-    group of its own, and ends by itself without the main process."""
+    """Prepares a loader process. It computes on one thread, as there are as many of these processes as CPUs. It leaves
+    the main process's group, so that signals to the group (Ctrl+C, torch's launcher) reach only the main process, which
+    decides; without the main process it ends by itself."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     else:
@@ -175,15 +178,15 @@ def _start_worker(_: int) -> None:
 
 
 def worker_count(workers: int, batch_size: int) -> int:
-    """As many as asked for, but no more than images a batch or CPUs, which the training processes of this machine
-    share; 0 = in the main process."""
+    """How many loader processes to start: `workers`, but no more than there are images in a batch, nor CPUs for this
+    training process (those on one machine share them). 0: the main process loads."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     own = max(cpus // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)  # set by torch's launcher
     return min(workers, own, batch_size if batch_size > 1 else 0)
 
 
 class Loader(DataLoader[Sample]):
-    """torch's loader of Batches, which knows what it loads from."""
+    """torch's loader, with the types of its dataset and its sampler. It yields Batches."""
 
     dataset: DetectionDataset
     sampler: EpochSampler
@@ -195,12 +198,20 @@ def create_dataloader(
     single_cls: bool = False, workers: int = 8, quad: bool = False, shuffle: bool = False, seed: int = 0,
     mosaic_until: int | None = None, share: tuple[int, int] = (0, 1), prefix: str = "",
 ) -> Loader:  # fmt: skip
-    """Loader of Batches over the pictures of directories, list files or patterns.
+    """A loader of Batches over the pictures of directories, list files or patterns. No picture is dropped: the last
+    batch may be smaller.
 
-    Its `dataset` is the DetectionDataset (see there for imgsz, hyp, augment, rect, stride, pad, cache, mosaic_until),
-    its `sampler` an EpochSampler (see there for share; batch_size is that of all processes together). nc, single_cls:
-    see index_labels. The last batch may be smaller: nothing is dropped. prefix: put before what is logged, such as
-    "train: ". Raises InputError for unusable data.
+    Args:
+        paths: see image_files.
+        batch_size: images a batch, of all training processes together; no more than there are images.
+        nc, single_cls: see index_labels.
+        imgsz, stride, hyp, augment, rect, pad, cache, mosaic_until: see DetectionDataset.
+        workers: loader processes, at most; see worker_count.
+        quad: see QuadCollate.
+        shuffle, seed, share: see EpochSampler.
+        prefix: put before what is logged, such as "train: ".
+
+    Raises InputError for unusable data.
     """
     images = image_files(paths)
     index = index_labels(
@@ -222,7 +233,7 @@ def make_dataloader(
     dataset: DetectionDataset, *, batch_size: int, workers: int = 8, quad: bool = False, shuffle: bool = False,
     seed: int = 0, share: tuple[int, int] = (0, 1),
 ) -> Loader:  # fmt: skip
-    """Loader over a dataset that exists; see create_dataloader. Batches are the same whatever `workers` is."""
+    """A loader over a dataset; its arguments are those of create_dataloader. Batches do not depend on `workers`."""
     own_batch = batch_size // share[1]
     workers = worker_count(workers, own_batch)
     return Loader(
@@ -234,5 +245,5 @@ def make_dataloader(
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
-        generator=torch.Generator().manual_seed(seed),  # its own, so that the global one is left alone
+        generator=torch.Generator().manual_seed(seed),  # or torch would draw from the global one
     )

@@ -38,7 +38,7 @@ SINGLE_STEPS: tuple[Step, ...] = (random_warp,)  # on a picture in its letterbox
 FINAL_STEPS: tuple[Step, ...] = (random_hsv, random_flipud, random_fliplr)  # on either
 
 Shapes = tuple[tuple[int, int], tuple[tuple[float, float], tuple[float, float]]]
-FEW_BROKEN = 10  # so many unreadable pictures are bad luck in any set; more than that and half of the set are not
+FEW_BROKEN = 10  # unreadable pictures that a set of any size may have; a large one may have half of its pictures
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,10 @@ class Sample:
 
     image: uint8 (3, H, W), RGB.
     targets: float32 (n, 6), rows [0, class, x, y, w, h], the box normalised by the image's size.
-    shapes: (original height, width), ((ratio_y, ratio_x), (pad_x, pad_y)), the way back to the original; None where
-        augmentation has cut that way off.
-    key: what the sample was asked for by.
+    path: of the picture's file.
+    shapes: (height, width) of the file, ((ratio_y, ratio_x), (pad_x, pad_y)) of the image in it: the way back to pixels
+        of the file. None for augmented pictures, from which no way leads back.
+    key: by which the dataset was asked for the sample.
     """
 
     image: Tensor
@@ -60,14 +61,16 @@ class Sample:
 
 
 class Chances:
-    """How likely each of n pictures is drawn, at first all alike. Worker processes see a change at once."""
+    """How likely each of n pictures is drawn; at first all are alike. Loader processes see a change at once, as the
+    numbers are in shared memory."""
 
     def __init__(self, n: int) -> None:
         self.weighted = False
         self._cumulative = torch.arange(1, n + 1, dtype=torch.float64).div_(n).share_memory_()
 
     def set(self, weights: Sequence[float] | np.ndarray | Tensor) -> None:
-        """weights: (n,), not negative; only their ratios count. All zeros mean all alike."""
+        """Sets the weights (n,), 0 or more; only their ratios count, and all zeros mean all alike. Raises ValueError
+        for other ones."""
         given = torch.as_tensor(weights, dtype=torch.float64)
         if given.shape != self._cumulative.shape or not (given >= 0).all() or not given.isfinite().all():
             raise ValueError(f"weights must be {len(self._cumulative)} finite numbers >= 0, got {given}")
@@ -76,17 +79,18 @@ class Chances:
         self.weighted = True
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """So many numbers of pictures, (count,), with repetition."""
+        """Numbers of pictures, (count,), each drawn from all of them."""
         return np.searchsorted(self._cumulative.numpy(), rng.random(count), side="right")
 
 
 def rect_layout(
     sizes_wh: np.ndarray, *, batch_size: int, imgsz: int, stride: int, pad: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures of like shape side by side, so that a batch needs little border.
+    """Puts pictures of similar shape into the same batch, so that they need little border.
 
     sizes_wh: (N, 2), pixels. pad: border in strides, added before rounding up to whole strides.
-    Returns the order, (N,), by rising height / width, and each batch's image size (height, width), int (B, 2).
+    Returns the pictures' order, (N,), by rising height / width, and the (height, width) of each of the B batches'
+    images, int (B, 2), pixels.
     """
     aspect = sizes_wh[:, 1] / sizes_wh[:, 0]
     order = np.argsort(aspect, kind="stable")
@@ -100,12 +104,19 @@ def rect_layout(
 
 
 class DetectionDataset(Dataset[Sample]):
-    """Samples of an index, addressed by key = epoch * len(dataset) + number, so that a sample depends on the seed, the
-    epoch and its number alone: not on workers, nor on what was asked for before.
+    """The samples of an index. Each is asked for by key = epoch * len(dataset) + number, and depends only on the seed,
+    the epoch and its number: not on how many loader processes there are, nor on which samples were made before.
 
-    imgsz: length of the longer side, pixels. hyp: needed to augment. augment: the training pipeline, else letterbox.
-    rect: number n is the n-th by aspect ratio and has its batch's shape (stride, pad: see rect_layout); no mosaic.
-    cache: None, "ram" or "disk". mosaic_until: the first epoch without mosaic and mixup; None = never without.
+    Args:
+        imgsz: length of the longer side, pixels.
+        hyp: needed to augment.
+        augment: whether pictures pass the training pipeline; else they are only letterboxed.
+        rect: pictures are numbered by aspect ratio, and each has the shape of its batch instead of a square; there is
+        no
+            mosaic then. batch_size, stride, pad: for that, see rect_layout.
+        cache: None, "ram" or "disk".
+        mosaic_until: the first epoch without mosaic and mixup; None: no epoch is without.
+        prefix: put before what is logged.
     """
 
     def __init__(
@@ -139,11 +150,11 @@ class DetectionDataset(Dataset[Sample]):
 
     @property
     def rect(self) -> bool:
-        """Whether batches have shapes of their own, which forbids another order."""
+        """Whether each batch has a shape of its own, so that the order of pictures must stay as it is."""
         return self.batch_hw is not None
 
     def path(self, number: int) -> str:
-        """File of a picture."""
+        """The file of picture `number`."""
         return self.index.path(int(self.order[number]))
 
     def __getitem__(self, key: int) -> Sample:
@@ -178,7 +189,7 @@ class DetectionDataset(Dataset[Sample]):
         return not self.rect and (self.mosaic_until is None or epoch < self.mosaic_until)
 
     def _mosaic(self, number: int, rng: np.random.Generator) -> Scene:
-        """The picture and three others, in any places."""
+        """A mosaic of the picture and three others, placed at random, after MOSAIC_STEPS."""
         tiles = rng.permutation([number, *self.chances.draw(rng, 3)]).tolist()
         scene = compose_mosaic([self._load(tile)[0] for tile in tiles], draw_mosaic(rng, self.imgsz), self.imgsz)
         return self._run(MOSAIC_STEPS, scene, rng)
@@ -206,8 +217,8 @@ class DetectionDataset(Dataset[Sample]):
         return Scene(image, labels, tuple(polygons or [NO_POLYGON] * len(rows))), original_hw
 
     def _stand_in(self, row: int, error: InputError) -> Scene:
-        """A grey picture without labels for one that broke after the start, told once. Raises InputError where so many
-        break that it is not the files but the disk.
+        """A grey picture without labels in the place of one that has become unreadable since the start; the log says so
+        once. Raises InputError where so many are that the disk must have failed.
 
         Differs from v6.1: there one such file ends the training.
         """
@@ -222,7 +233,7 @@ class DetectionDataset(Dataset[Sample]):
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) BGR -> uint8 (3, H, W) RGB, its channels next to each other in memory as before."""
+    """uint8 (H, W, 3) BGR -> uint8 (3, H, W) RGB; in memory a pixel's three channels stay next to each other."""
     return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
 
 

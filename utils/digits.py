@@ -1,4 +1,4 @@
-"""The built-in data set: handwritten digits (the 8x8 UCI scans that scikit-learn ships) on cluttered, lit and noisy
+"""The built-in data set: handwritten digits (the 8x8 UCI scans that scikit-learn ships) drawn on uneven, noisy
 backgrounds. Not for other data: a set of files needs no code, only a data YAML."""
 
 import secrets
@@ -14,7 +14,7 @@ SPLITS = {"train": 800, "val": 200}  # pictures
 PICTURE_HW = (128, 128)
 DIGITS_A_PICTURE = (2, 6)
 HEIGHT_PX = (24, 64)  # of a digit's visible ink
-VAL_SHARE = 0.2  # of the scans of each class: a scan is in one split only
+VAL_SHARE = 0.2  # of the scans of each class; no scan is in both splits
 MOST_OVERLAP = 0.05  # of the smaller of two boxes
 CANVAS = 128  # side in pixels of the canvas where a scan is drawn large before it is cropped and shrunk
 JPEG_QUALITY = 95
@@ -31,7 +31,8 @@ class Scans:
 
 
 def load_scans() -> dict[str, Scans]:
-    """The 1,797 scans, split by class into `train` and `val` with none in both; the same split every time."""
+    """The 1,797 scans, shared out between `train` and `val`, each class in the same ratio; every time the same
+    split."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -59,8 +60,8 @@ def _cut_to_ink(ink: np.ndarray) -> np.ndarray:
 
 
 def draw_digit(rng: np.random.Generator, scan: np.ndarray, height: int) -> np.ndarray:
-    """A scan (8, 8) drawn smoothly, a little turned, sheared and stretched: opacity (height, w) float32 in 0..1, cut
-    tightly around the ink."""
+    """Draws a scan (8, 8) with smooth edges, a little turned, sheared and stretched. Returns its opacity (height, w)
+    float32 in 0..1, cut tightly around the ink."""
     angle, shear, stretch = np.deg2rad(rng.uniform(-10, 10)), rng.uniform(-0.15, 0.15), rng.uniform(0.85, 1.15)
     scale = CANVAS / 13  # room around the 8 pixels for the turn
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -74,7 +75,7 @@ def draw_digit(rng: np.random.Generator, scan: np.ndarray, height: int) -> np.nd
 
 # -------------------------------------------------------------------------------------------------------- one picture
 def _clouds(rng: np.random.Generator, size_hw: tuple[int, int], cells: int) -> np.ndarray:
-    """Smooth random fields (H, W, 3), about 0..1, with so many bumps along the shorter side."""
+    """Smooth random colours (H, W, 3), about 0..1, with `cells` bumps along the shorter side."""
     height, width = size_hw
     unit = min(size_hw) / cells
     coarse = rng.random((max(2, round(height / unit)), max(2, round(width / unit)), 3), dtype=np.float32)
@@ -82,7 +83,7 @@ def _clouds(rng: np.random.Generator, size_hw: tuple[int, int], cells: int) -> n
 
 
 def _background(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
-    """A dim, smooth scene (H, W, 3) float32, levels about 10 to 110: clouds of colour and soft blots."""
+    """A dark background (H, W, 3) float32, levels about 10 to 110: clouds of colour and soft blots."""
     height, width = size_hw
     base = rng.uniform(15, 55, 3).astype(np.float32)
     scene = base + 35 * _clouds(rng, size_hw, 3) + 15 * _clouds(rng, size_hw, 9)
@@ -96,7 +97,7 @@ def _background(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarra
 
 
 def _light(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
-    """Light (H, W, 1) that falls off to one side, about 0.75 to 1.15."""
+    """Factors (H, W, 1) of a light that fades towards one side, about 1.15 to 0.75."""
     direction = rng.uniform(0, 2 * np.pi)
     y, x = np.meshgrid(*(np.linspace(-0.5, 0.5, side, dtype=np.float32) for side in size_hw), indexing="ij")
     return (0.95 + rng.uniform(0.05, 0.2) * (np.cos(direction) * x + np.sin(direction) * y) * 1.4)[..., None]
@@ -109,7 +110,8 @@ def _ink_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def _overlap(box_xyxy: Sequence[int], others_xyxy: Sequence[Sequence[int]]) -> float:
-    """The largest share of the smaller of two boxes that is common to both."""
+    """How much the box and one of the others overlap at most, as a share of the smaller of the two; 0 without
+    others."""
     worst = 0.0
     for other in others_xyxy:
         width = min(box_xyxy[2], other[2]) - max(box_xyxy[0], other[0])
@@ -122,7 +124,7 @@ def _overlap(box_xyxy: Sequence[int], others_xyxy: Sequence[Sequence[int]]) -> f
 def _free_place(
     rng: np.random.Generator, size_wh: tuple[int, int], picture_hw: tuple[int, int], taken_xyxy: list[Corners]
 ) -> Corners | None:
-    """Corners for a box of this size, nearly clear of the taken ones; None where 40 tries found no place."""
+    """Corners of a box of this size that hardly overlaps those taken; None where 40 tries found no place."""
     for _ in range(40):
         left = int(rng.integers(1, picture_hw[1] - size_wh[0]))
         top = int(rng.integers(1, picture_hw[0] - size_wh[1]))
@@ -178,9 +180,11 @@ def _write_split(folder: Path, split: str, scans: Scans, count: int) -> None:
 
 
 def make_digits(root: Path, counts: dict[str, int] | None = None) -> Path:
-    """Makes the set below `root` (images/train, images/val, labels/...) unless it is there; `counts` of pictures
-    default to SPLITS. The same files every time. An interrupted run leaves nothing at `root`, and of two processes that
-    make it at once, one wins and the other's copy goes."""
+    """Makes the set in the folder `root` (images/train, images/val, labels/...) unless that is there, and returns it.
+    The files are the same every time. counts: pictures of each split; None: SPLITS.
+
+    An interruption leaves nothing at `root`. Of two processes that make the set at the same time, the second one drops
+    its copy."""
     if root.exists():
         return root
     scans = load_scans()

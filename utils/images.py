@@ -22,26 +22,28 @@ from utils.label_files import MOST_PIXELS, too_large
 from utils.log import LOGGER
 from utils.memory import memory_share
 
-MEMORY_MARGIN = 1.2  # what must be free, in multiples of the cache: the training itself needs some too
-DISK_MARGIN = 1.1  # likewise: what is left is for the results
+MEMORY_MARGIN = 1.2  # times the cache's size must be free: the training itself needs memory too
+DISK_MARGIN = 1.1  # likewise on the disk: the results need some
 NPY_HEADER = 128  # bytes of numpy's file format before a picture's pixels
-TRUNCATED = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # formats to rescue; for others Pillow may start a program
+TRUNCATED = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # what Pillow may read in part; for some others it runs programs
 DECODERS = {  # OpenCV's ways to read a colour picture, by the divisor of its size
     1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8,
 }  # fmt: skip
 REDUCIBLE = (".jpg", ".jpeg")  # other formats are decoded at full size in any case
-HEADS = (*TRUNCATED, "GIF", "JPEG2000", "PPM")  # formats whose size is read first: those that OpenCV reads as well
-_RESCUE = threading.Lock()  # Pillow's switch for truncated pictures is one for all threads
+HEADS = (*TRUNCATED, "GIF", "JPEG2000", "PPM")  # formats whose size is checked before OpenCV decodes them
+_RESCUE = threading.Lock()  # Pillow has one switch for truncated pictures, which all threads share
 READERS = min(8, os.cpu_count() or 1)  # threads that fill a cache
 
 
 def read_image(path: str | Path, reduction: int = 1) -> np.ndarray:
-    """A picture as uint8 (H, W, 3), BGR, turned upright as its EXIF orientation says; paths in any script.
+    """A picture as uint8 (H, W, 3), BGR, turned upright as its EXIF orientation says.
 
-    reduction: a key of DECODERS; a JPEG is decoded at that fraction of its size, rounded up, which spares most of the
-    work. A picture that ends too early has grey where it is missing, which is told once, and its full size. Raises
-    InputError where the file is missing, empty, no picture that OpenCV or Pillow can decode, or one of more than
-    MOST_PIXELS.
+    path: may have characters of any script. reduction: a key of DECODERS; the sides are divided by it and rounded up.
+    A JPEG is then decoded at that size, which saves most of the work.
+
+    A picture that ends too early has its full size all the same, with grey where pixels are missing; the log says so
+    once. Raises InputError where the file is missing or empty, where neither OpenCV nor Pillow can decode it, and where
+    it has more than MOST_PIXELS.
     """
     if not Path(path).is_file():  # nothing there, or a pipe, which would be waited for
         raise InputError(f"expected a picture in {str(path)!r}, got no such file")
@@ -59,7 +61,8 @@ def read_image(path: str | Path, reduction: int = 1) -> np.ndarray:
 
 
 def _check_pixels(content: np.ndarray, path: str | Path) -> None:
-    """Raises InputError for a picture too large to decode, by what its head says; others decode as they can."""
+    """Raises InputError where the file's header claims more than MOST_PIXELS. A header that cannot be read passes: the
+    decoder will complain."""
     try:
         with Image.open(io.BytesIO(content.data), formats=HEADS) as picture:
             pixels = picture.width * picture.height
@@ -72,8 +75,8 @@ def _check_pixels(content: np.ndarray, path: str | Path) -> None:
 
 
 def truncated_image(content: bytes) -> np.ndarray | None:
-    """As read_image, of a file's beginning; None where too little is there to be a picture. OpenCV from version 5 on
-    gives nothing in these cases, where it once gave what there is."""
+    """The picture in a file's first bytes, as read_image gives it; None where they are too few to show anything. Done
+    by Pillow, as OpenCV decodes no truncated pictures from version 5 on."""
     with _RESCUE:
         return _rescued(content)
 
@@ -106,8 +109,11 @@ def fitted_hw(size_hw: tuple[int, int], imgsz: int) -> tuple[int, int]:
 
 
 def fit_image(image: np.ndarray, imgsz: int, *, smooth: bool, original_hw: tuple[int, int] | None = None) -> np.ndarray:
-    """The image (H, W, 3) with its longer side resized to imgsz, linearly; with `smooth` by area where it shrinks (the
-    better picture, but slower: for validation). original_hw: whose proportions count, of an image decoded smaller."""
+    """The image (H, W, 3) resized so that its longer side is imgsz.
+
+    smooth: shrink by averaging areas instead of linearly, which looks better but is slower: for validation.
+    original_hw: of an image that was decoded at a reduced size, the size of the file, whose proportions count.
+    """
     height, width = fitted_hw(original_hw or image.shape[:2], imgsz)
     if image.shape[:2] == (height, width):
         return image
@@ -116,7 +122,7 @@ def fit_image(image: np.ndarray, imgsz: int, *, smooth: bool, original_hw: tuple
 
 
 class ImageStore:
-    """The pictures of a set by number, read anew each time. Can be pickled, for worker processes.
+    """The pictures of a set by number, read from their files each time. Can be pickled, for loader processes.
 
     path_of: from number to path. sizes_wh: (N, 2) pixels of the upright originals. imgsz: length of the longer side.
     smooth: see fit_image.
@@ -136,7 +142,7 @@ class ImageStore:
         return height, width
 
     def get(self, i: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """Picture i, uint8 (H, W, 3), BGR, not to be written to, and the (height, width) of its original.
+        """Picture i, uint8 (H, W, 3), BGR, which callers must not write to, and the (height, width) of its file.
 
         Raises InputError where it cannot be read.
 
@@ -146,13 +152,13 @@ class ImageStore:
         path, original_hw, divisor = self.path_of(i), self.original_hw(i), self._reduction(i)
         image = read_image(path, divisor)
         if divisor > 1 and image.shape[:2] != tuple(-(-extent // divisor) for extent in original_hw):
-            image, divisor = read_image(path), 1  # truncated, or another picture than the index knows
+            image, divisor = read_image(path), 1  # it is truncated, or was replaced since the index was made
         original_hw = original_hw if divisor > 1 else image.shape[:2]
         return fit_image(image, self.imgsz, smooth=self.smooth, original_hw=original_hw), original_hw
 
     def _reduction(self, i: int) -> int:
-        """The largest divisor that leaves picture i as large as it is needed; 1 for validation, whose pictures are
-        those of v6.1."""
+        """The largest divisor at which picture i is still as large as it is needed; 1 for validation, where pictures
+        must be the same as v6.1's."""
         if self.smooth or Path(self.path_of(i)).suffix.lower() not in REDUCIBLE:
             return 1
         return max(divisor for divisor in DECODERS if divisor == 1 or max(self.original_hw(i)) >= divisor * self.imgsz)
@@ -161,7 +167,8 @@ class ImageStore:
         """Fills the cache, if there is one, behind a progress bar."""
 
     def _fill_with(self, task: Callable[[int], int], numbers: Sequence[int], description: str) -> None:
-        """Runs the task for the numbers on several threads; it returns bytes, which the bar adds up."""
+        """Runs the task for all numbers of pictures, on several threads. It returns how many bytes it cached; the
+        progress bar shows their sum."""
         cached = 0
         with ThreadPoolExecutor(READERS) as pool, tqdm(total=len(numbers), unit="image", dynamic_ncols=True) as bar:
             for size in pool.map(task, numbers):
@@ -171,10 +178,8 @@ class ImageStore:
 
 
 class RamImageStore(ImageStore):
-    """Keeps the pictures in memory: one buffer, which worker processes share instead of copying it.
-
-    Forked ones see it as it is; for spawned ones torch moves a tensor into shared memory.
-    """
+    """Keeps the pictures in memory, in one buffer that loader processes share instead of copying it: forked ones see it
+    as it is, and for spawned ones torch moves it, as a tensor, into shared memory."""
 
     def __init__(
         self, path_of: Callable[[int], str], sizes_wh: np.ndarray, imgsz: int, *, smooth: bool = False
@@ -195,7 +200,8 @@ class RamImageStore(ImageStore):
         return self._slot(i).reshape(*self._fitted_hw(i), 3), self.original_hw(i)
 
     def fill(self, prefix: str = "") -> None:
-        """Reads all pictures; if memory is short, says so and leaves the cache empty. Unreadable ones are left out.
+        """Reads all pictures into memory; where it is too small, the log says so and nothing is cached. Unreadable
+        pictures are left out.
 
         Differs from v6.1, which does not check, and v7.0, which estimates from a sample: the index knows all sizes.
         """
@@ -216,7 +222,7 @@ class RamImageStore(ImageStore):
         try:
             image, original_hw = super().get(i)
         except InputError:
-            return 0  # told when a batch asks for it
+            return 0  # the message comes when a batch needs the picture
         if original_hw != self.original_hw(i):
             return 0
         self._slot(i)[:] = image.reshape(-1)
@@ -225,12 +231,12 @@ class RamImageStore(ImageStore):
 
 
 class DiskImageStore(ImageStore):
-    """Keeps the resized pictures as plain .npy files in a hidden folder beside the originals, which spares decoding.
+    """Keeps the resized pictures as .npy files in a hidden folder beside the originals, which saves decoding them.
 
-    A file of the cache carries the modification time of its picture; another time makes it stale.
+    A cached file has the modification time of its picture; where the two differ, it is out of date and made anew.
 
-    Differs from v6.1: a folder of its own, by size, instead of files at full size beside the images; stale ones are
-    noticed.
+    Differs from v6.1: a folder for each image size, instead of files at full size beside the images; files that are out
+    of date are noticed.
     """
 
     def get(self, i: int) -> tuple[np.ndarray, tuple[int, int]]:
@@ -239,8 +245,8 @@ class DiskImageStore(ImageStore):
         return super().get(i) if image is None else (image, self.original_hw(i))
 
     def fill(self, prefix: str = "") -> None:
-        """Writes what is missing or stale. Unreadable pictures are left out; where the disk has no room for all, or may
-        not be written to, it says so and they stay uncached."""
+        """Writes what is missing or out of date. Unreadable pictures are left out. Where the disk has no room for all,
+        or cannot be written to, the log says so, and the pictures are read from their own files."""
         try:
             wanted = [i for i in range(len(self)) if not self._is_fresh(i)]
             needed = sum(self._bytes(i) for i in wanted)
@@ -261,7 +267,7 @@ class DiskImageStore(ImageStore):
         return NPY_HEADER + 3 * height * width
 
     def _is_fresh(self, i: int) -> bool:
-        """Whether the cache has a whole file from the picture as it is now."""
+        """Whether the cached file is whole and made from the picture as it is now."""
         try:
             file = self.file(i).stat()
             return file.st_mtime_ns == Path(self.path_of(i)).stat().st_mtime_ns and file.st_size == self._bytes(i)
@@ -269,7 +275,7 @@ class DiskImageStore(ImageStore):
             return False
 
     def _cached(self, i: int) -> np.ndarray | None:
-        """The cached picture; None where it is missing, stale, damaged or of another size than expected."""
+        """The cached picture; None where it is missing, out of date, damaged or of another size than expected."""
         if not self._is_fresh(i):
             return None
         try:
@@ -283,7 +289,7 @@ class DiskImageStore(ImageStore):
         try:
             image, _ = ImageStore.get(self, i)
         except InputError:
-            return 0  # told when a batch asks for it
+            return 0  # the message comes when a batch needs the picture
         self._write(i, image)
         return image.nbytes
 
@@ -300,4 +306,5 @@ class DiskImageStore(ImageStore):
             partial.unlink(missing_ok=True)
 
 
+# By --cache.
 IMAGE_STORES = {None: ImageStore, "ram": RamImageStore, "disk": DiskImageStore}

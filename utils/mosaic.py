@@ -9,8 +9,8 @@ import numpy as np
 from utils.boxes import clip_boxes_
 from utils.scene import GREY, Scene, joined_labels, scaled_labels
 
-# Which corner of a tile meets the mosaic's centre, as the share of its width and height that lies before the centre:
-# the first tile is the one at the top left.
+# How much of a tile's width and height lies before the mosaic's centre, all or nothing: the first tile lies left of it
+# and above it, the second one right of it and above it, ...
 TILES_BEFORE_CENTRE_XY = ((1, 1), (0, 1), (1, 0), (0, 0))
 
 
@@ -29,11 +29,11 @@ def draw_mosaic(rng: np.random.Generator, size: int) -> MosaicDraw:
 
 
 def compose_mosaic(tiles: Sequence[Scene], draw: MosaicDraw, size: int) -> Scene:
-    """Four tiles around the drawn centre, each cut where it leaves the canvas; labels are moved along and clipped.
+    """Four tiles around the drawn centre, each cut where it leaves the canvas; labels are moved with them and clipped.
 
     tiles: top left, top right, bottom left, bottom right; any sizes.
-    Returns a (2 size, 2 size) scene whose margin is a quarter of that on each side, for the warp that follows. Boxes
-    that lie outside of the canvas stay as empty ones: the warp's filter drops them.
+    Returns a (2 size, 2 size) scene with a margin of size / 2 on each side, which the next warp cuts off. Boxes that
+    are wholly outside of the canvas are kept, without area: that warp drops them.
     """
     canvas = np.full((2 * size, 2 * size, 3), GREY, np.uint8)
     placed = []
@@ -50,8 +50,8 @@ def compose_mosaic(tiles: Sequence[Scene], draw: MosaicDraw, size: int) -> Scene
 
 
 def paste_(canvas: np.ndarray, image: np.ndarray, origin_xy: tuple[int, int]) -> None:
-    """Writes the image (h, w, 3) onto the canvas (H, W, 3) with its top left corner at the origin, which may lie
-    outside; what does not fit is cut."""
+    """Writes the image (h, w, 3) into the canvas (H, W, 3), with its top left corner at origin_xy, which may lie
+    outside of the canvas. What does not fit is cut off."""
     left, top = origin_xy
     bottom, right = min(top + image.shape[0], canvas.shape[0]), min(left + image.shape[1], canvas.shape[1])
     first_row, first_column = max(top, 0), max(left, 0)

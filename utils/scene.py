@@ -9,18 +9,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 NO_POLYGON = np.zeros((0, 2), np.float32)  # the segment of a label that is a plain box
-GREY = 114  # what is outside of a picture: YOLOv5's padding colour
+GREY = 114  # the colour of everything outside of a picture: YOLOv5's padding
 
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and its labels, in pixels of that image. Nobody writes into a scene's arrays: steps return new scenes.
+    """An image and its labels, in pixels of that image. Its arrays are never written to: each step returns a new scene.
 
     image: uint8 (H, W, 3), BGR.
     labels: float32 (n, 5), rows [class, x1, y1, x2, y2].
     segments: one array (k, 2) of polygon points x, y for each label; k = 0 where the label is a plain box.
-    margin_yx: pixels at the top and bottom, left and right, that are only there to be moved into view by the next
-        warp, which cuts as many away again (mosaics are made twice the needed size).
+    margin_yx: how many pixels at top and bottom, and at left and right, are surplus: the next warp may move them into
+        view, and returns a picture without such a margin. (A mosaic is made at twice the needed size.)
     """
 
     image: np.ndarray
