@@ -33,12 +33,7 @@ def _add_models(add: Add) -> None:
     add("--imgsz", "--img", "--img-size", nargs="+", type=int, default=[640], help=size)
     add("--device", default="", help="CUDA device number, cpu or mps (default: the best there is)")
     add("--half", action="store_true", help="16-bit arithmetic where the device is fast at it (default: 32-bit)")
-    add(
-        "--max-batch",
-        type=int,
-        default=16,
-        help="pictures that go through a model together, rounded down to a power of two (default: 16)",
-    )
+    add("--max-batch", type=int, default=16, help="pictures that go through a model together (default: 16)")
 
 
 def _add_address(add: Add) -> None:
