@@ -78,7 +78,7 @@ def _tell_unread(file: Path, content: dict[str, Any]) -> None:
     """Logs which keys have no effect: a warning for those that look misspelt, a line for all others."""
     meant = _meant(content)
     for key, close in meant.items():
-        LOGGER.warning(f'{file}: the key {_told(key)} is unknown and has no effect: did you mean "{close}"?')
+        LOGGER.warning(f"{file}: the key {_told(key)} is unknown and has no effect (did you mean {close}?)")
     others = [str(key) for key in content if key not in KEYS and str(key) not in meant]
     if others:
         LOGGER.info(f"{file}: these keys have no effect here: {_cut(', '.join(others))}")
@@ -87,7 +87,7 @@ def _tell_unread(file: Path, content: dict[str, Any]) -> None:
 def _hint(content: dict[str, Any], *keys: str) -> str:
     """To end a message about keys that are missing: which of those given may be meant for one of them."""
     pairs = [(given, close) for given, close in _meant(content).items() if close in keys]
-    return "".join(f'; it has {_told(given)}: did you mean "{close}"?' for given, close in pairs[:1])
+    return "".join(f"; it has {_told(given)} (did you mean {close}?)" for given, close in pairs[:1])
 
 
 def find_data_yaml(path: str | Path) -> Path:

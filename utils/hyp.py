@@ -16,24 +16,22 @@ from utils.files import atomic_write
 from utils.log import LOGGER
 from utils.plain_yaml import read_yaml
 
-UNREAD = {"iou_t": "v6.1 carries it and reads it nowhere"}
-
-
+UNREAD = {"iou_t": "v6.1's files have it, and nothing reads it"}  # keys that are accepted all the same -> why
 LONGEST_TOLD = 60  # characters of a wrong key or value
-OFF = -1  # what turns a thing off that 0 does not
+OFF = -1  # turns off what has another meaning at 0
 
 
 def _within(low: float, high: float = math.inf, *, off: bool = False, **default: Any) -> Any:
-    """A dataclass field whose value must lie in [low, high], or be OFF where `off`; without `default=` the key must be
-    given."""
+    """A dataclass field whose value must lie in [low, high], or may be OFF too if `off`. A file must have the key
+    unless there is a `default=`."""
     return field(metadata={"low": low, "high": high, "off": off}, **default)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyp:
-    """One set of hyperparameters under v6.1's names, every value finite and in range. Raises InputError otherwise.
+    """One set of hyperparameters, with v6.1's names. Raises InputError for a value that is not finite or out of range.
 
-    Gains are as in the file; `scaled` gives those the loss takes.
+    The gains `box`, `obj` and `cls` are as in the file; `scaled` gives those for the loss.
     """
 
     lr0: float = _within(0, 10)
@@ -49,9 +47,8 @@ class Hyp:
     obj: float = _within(0)
     obj_pw: float = _within(0)  # weight of the positives in the objectness BCE
     anchor_t: float = _within(1)  # a box and an anchor match below this ratio of their sides
-    anchors: float | None = _within(
-        0, 100, default=None
-    )  # anchors a level, rounded; none or 0: those of the model YAML
+    # anchors a level, rounded; None or 0: those of the model YAML
+    anchors: float | None = _within(0, 100, default=None)
     fl_gamma: float = _within(0)  # 0 turns the focal loss off
     hsv_h: float = _within(0, 1)
     hsv_s: float = _within(0, 1)
@@ -61,12 +58,12 @@ class Hyp:
     scale: float = _within(0, 1)
     shear: float = _within(0, 89)  # degrees
     perspective: float = _within(0, 0.01)
-    flipud: float = _within(0, 1)  # this and what follows: probabilities
+    flipud: float = _within(0, 1)  # from here to copy_paste: probabilities
     fliplr: float = _within(0, 1)
     mosaic: float = _within(0, 1)
     mixup: float = _within(0, 1)
     copy_paste: float = _within(0, 1)
-    label_smoothing: float = _within(0, 1, default=0.0)  # set from the flag
+    label_smoothing: float = _within(0, 1, default=0.0)  # --label-smoothing sets it, in no file
     temperature: float = _within(1, default=34.0)  # of dynamic layers' attention at the first epoch
     temperature_epochs: float = _within(0, off=True, default=11.0)  # until it is 1; OFF: it stays where it is
     kernel_noise: float = _within(0, off=True, default=0.1)  # of static kernels spread over K; OFF: they are not spread
@@ -80,8 +77,8 @@ class Hyp:
             _check_number(item, value, where="hyperparameters")
 
     def scaled(self, *, nl: int, nc: int, imgsz: int) -> "Hyp":
-        """A copy with the gains as the loss takes them: box for the number of levels `nl`, cls for levels and classes
-        (80 are par), obj for levels and picture area (640 px are par)."""
+        """A copy with the gains for the loss of a model. The file's gains are for 3 levels, 80 classes and pictures of
+        640 px: all are scaled by the number of levels `nl`, cls also by that of classes, obj by the pictures' area."""
         levels = 3 / nl
         return dataclasses.replace(
             self, box=self.box * levels, cls=self.cls * nc / 80 * levels, obj=self.obj * (imgsz / 640) ** 2 * levels
@@ -90,18 +87,21 @@ class Hyp:
 
 FIELDS = {item.name: item for item in dataclasses.fields(Hyp)}
 REQUIRED = tuple(name for name, item in FIELDS.items() if item.default is dataclasses.MISSING)
+# Keys that v6.1's files do not have: where one is missing its default is taken, and the log says so.
 OURS = ("temperature", "temperature_epochs", "kernel_noise", "nominal_batch")
 
 
 def load_hyp(source: str | Path | Mapping[str, Any]) -> Hyp:
-    """Hyperparameters from a YAML file or a mapping. Raises InputError with file and key for an unknown or missing key,
-    a value that is no finite number, or one out of range. Keys that v6.1 does not have default, and the log says so.
+    """Hyperparameters from a YAML file or a mapping.
 
-    Differs from v6.1: keys and values are checked; `iou_t` is accepted, told of, and dropped.
+    Keys of OURS may be missing: the log says which defaults are taken. Raises InputError, with file and key, for an
+    unknown or missing key, and for a value that is no finite number or out of range.
+
+    Differs from v6.1: keys and values are checked; `iou_t` is accepted without effect, and the log says so.
     """
     where, given = ("hyperparameters", source) if isinstance(source, Mapping) else (str(source), _read(Path(source)))
     for key in UNREAD.keys() & given.keys():
-        LOGGER.info(f"{where}: {key} is passed over ({UNREAD[key]})")
+        LOGGER.info(f"{where}: {key} has no effect ({UNREAD[key]})")
     values = {key: value for key, value in given.items() if key not in UNREAD}
     _check_keys(values, where)
     for key, value in values.items():
@@ -110,7 +110,7 @@ def load_hyp(source: str | Path | Mapping[str, Any]) -> Hyp:
     defaulted = [key for key in OURS if key not in values]
     if defaulted:
         taken = ", ".join(f"{key}: {FIELDS[key].default:g}" for key in defaulted)
-        LOGGER.info(f"{where}: not given and therefore taken: {taken}")
+        LOGGER.info(f"{where}: not given, so these defaults are taken: {taken}")
     return Hyp(**values)
 
 
@@ -129,19 +129,19 @@ def save_hyp(hyp: Hyp, path: str | Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file."""
     if not path.is_file():
         raise InputError(f"hyperparameters: a YAML file was expected, but there is no file {path}")
     try:
         given = read_yaml(path)
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: a YAML file with hyperparameters was expected; it can't be read: {error}") from error
+        raise InputError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(given, dict):
         raise InputError(f"{path}: `key: number` lines were expected, got {type(given).__name__}")
     return given
 
 
 def _check_keys(values: Mapping[str, Any], where: str) -> None:
+    """Raises InputError for the first unknown key, else for all that are missing."""
     for key in values:
         if key not in FIELDS:
             close = difflib.get_close_matches(str(key)[:LONGEST_TOLD], FIELDS, n=1)
@@ -153,8 +153,8 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
 
 
 def _check_number(item: dataclasses.Field[Any], value: Any, where: str) -> None:
-    """Raises InputError unless value is a finite number (a whole one for an int field) in the field's range, or OFF
-    where the field can be turned off."""
+    """Raises InputError unless the value is a finite number (a whole one for an int field) in the field's range, or OFF
+    where the field may be that."""
     low, high, off = (item.metadata[key] for key in ("low", "high", "off"))
     kind = "whole number" if item.type is int else "number"
     expected = f"a {kind} " + (f"from {low:g} to {high:g}" if high < math.inf else f"of {low:g} or more")
@@ -167,12 +167,12 @@ def _check_number(item: dataclasses.Field[Any], value: Any, where: str) -> None:
 
 
 def _told(value: Any) -> str:
-    """The value as text, cut where it is long. (Of a whole number of 4,300 digits Python makes no text.)"""
+    """The value as text, cut where it is long. Python refuses to write out whole numbers of more than 4,300 digits."""
     return "a huge number" if isinstance(value, int) and value.bit_length() > 1000 else repr(value)[:LONGEST_TOLD]
 
 
 def _exponent_hint(value: Any) -> str:
-    """What to write instead where YAML 1.1 took a number such as 1e-3 for text."""
+    """What to write instead, where YAML has taken a number such as 1e-3 for text; else ''."""
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -1,4 +1,5 @@
-"""The detection loss: which anchors answer for a label, and how wrong they are. Not for its gains (utils/hyp.py)."""
+"""The detection loss: which places of the network's maps have to predict a label, and how wrong they are. Not for its
+gains (utils/hyp.py)."""
 
 from dataclasses import dataclass
 
@@ -10,19 +11,21 @@ from utils.anchors import decode
 from utils.boxes import bbox_iou
 from utils.hyp import Hyp
 
-# Weights of the levels' objectness: the finer a level, the more cells share its mean.
+# Weights of the levels' objectness losses: the finer a level, the more cells its mean is taken over.
 BALANCE_THREE_LEVELS = (4.0, 1.0, 0.4)
 BALANCE_OTHERS = (4.0, 1.0, 0.25, 0.06, 0.02)  # P3 to P7
 FOCAL_ALPHA = 0.25
-# A label's own cell, and the neighbours that are tried: left, above, right, below (x, y), in half cells.
+# How far to move a label's centre (x, y, subtracted, in cells) to come into its own cell and into the neighbours at the
+# left, above, at the right and below.
 NEIGHBOURS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5))
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The m places of one level that answer for a label. A label may have several places, a place several labels."""
+    """The m pairs of a label and a place (cell and anchor) of one level that has to predict it. A label may have
+    several places, and a place several labels."""
 
-    image: Tensor  # (m,) int64, as the following three an index into the level's map
+    image: Tensor  # (m,) int64; this and the next three are the place's index in the level's map
     anchor: Tensor
     row: Tensor
     column: Tensor
@@ -35,7 +38,7 @@ class Matches:
 
     @property
     def place(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The index of the places in the level's cells (B, ny, nx, na, ...)."""
+        """The places as an index into a map (B, ny, nx, na, ...)."""
         return self.image, self.row, self.column, self.anchor
 
 
@@ -51,11 +54,12 @@ def match_anchors(wh: Tensor, anchors_wh: Tensor, anchor_t: float) -> tuple[Tens
 
 
 def neighbour_cells(xy: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The cell of each centre xy (n, 2), in cells, and the nearest neighbour in x and in y.
+    """The cell that each centre lies in, and the nearest neighbour cells in x and in y. xy (n, 2): centres, in cells.
 
-    A neighbour counts where the centre lies in the half cell beside it and more than one cell from the map's border.
-    Returns which centre (m,) each cell is for and the cells (m, 2) [column, row] int64, limited to the map; the own
-    cells first, then the neighbours at the left, above, at the right, below.
+    A neighbour is taken where the centre lies in the half of its cell next to it, and is more than one cell away from
+    the map's border on that side. Returns, for each of m cells, the number of its centre, (m,), and the cell's [column,
+    row], (m, 2) int64, limited to the map: first all own cells, then the neighbours at the left, above, at the right
+    and below.
     """
     height, width = grid_hw
     size = xy.new_tensor((width, height))
@@ -86,10 +90,10 @@ def to_matches(targets: Tensor, anchors_wh: Tensor, grid_hw: tuple[int, int], *,
 
 
 def objectness_target(overlaps: Tensor, matches: Matches, shape: tuple[int, int, int, int]) -> Tensor:
-    """Map (B, ny, nx, na) of the overlaps (m,) at their places and 0 elsewhere.
+    """Map (B, ny, nx, na) with the overlaps (m,) at their places and 0 elsewhere. shape: of the map.
 
-    Where several labels match one place the last of them wins, on every device and number of threads: each of them
-    writes the last one's value.
+    Where several labels match one place, the last one's overlap counts. In which order a device writes to one place is
+    not defined, so all of them write the value of the last.
     """
     _, rows, columns, anchors = shape
     place = ((matches.image * rows + matches.row) * columns + matches.column) * anchors + matches.anchor
@@ -101,8 +105,8 @@ def objectness_target(overlaps: Tensor, matches: Matches, shape: tuple[int, int,
 
 
 def binary_loss(logits: Tensor, target: Tensor, *, positive_weight: float, focal_gamma: float) -> Tensor:
-    """Mean binary cross entropy of logits, with the weight of positives, scaled down where the prediction is right by
-    the focal factor (arXiv:1708.02002, alpha 0.25) if focal_gamma > 0."""
+    """Mean binary cross entropy of logits; the positives are weighted by positive_weight. With focal_gamma > 0 it is
+    multiplied by the focal factor, which is small where the prediction is right (arXiv:1708.02002, alpha 0.25)."""
     weight = logits.new_tensor(positive_weight)
     if focal_gamma <= 0:
         return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
@@ -118,14 +122,15 @@ class DetectionLoss:
 
     Args:
         anchors: (nl, na, 2) in cells of their level.
-        nc: number of classes; one class has no class loss.
-        hyp: gains `box`, `obj`, `cls` already scaled to the model, `cls_pw`, `obj_pw`, `anchor_t`, `fl_gamma`,
+        nc: number of classes; with one class there is no class loss.
+        hyp: as Hyp.scaled returns it; read are `box`, `obj`, `cls`, `cls_pw`, `obj_pw`, `anchor_t`, `fl_gamma` and
             `label_smoothing`.
         strides: (nl,) pixels per cell.
-        autobalance: let `balance` follow the levels' objectness losses, call by call, relative to stride 16.
+        autobalance: adjust the levels' objectness weights, `balance`, a little at each call, so that the levels' losses
+            become alike; needs a level of stride 16, whose weight stays 1.
 
-    Differs from v6.1: several labels at one place are resolved in one order on every device; computed in float32 under
-    autocast too.
+    Differs from v6.1: where several labels match one place, the same one counts on every device; under autocast, too,
+    the loss is computed in float32.
     """
 
     def __init__(self, anchors: Tensor, *, nc: int, hyp: Hyp, strides: Tensor, autobalance: bool = False) -> None:
@@ -141,8 +146,8 @@ class DetectionLoss:
             raw: per level (B, na, ny, nx, 5 + nc), before the sigmoid, any floating type.
             targets: (n, 6) [image, class, x, y, w, h normalised], on the device of the maps.
 
-        Returns the total (1,), which is the sum of the parts times the batch size, and the parts (3,) box, obj, cls:
-        means over matches or places, with their gains, detached.
+        Returns the total (1,) and the parts box, obj and cls (3,), detached. A part is a mean over matches or places,
+        summed over the levels, times its gain; the total is the sum of the parts times the batch size.
         """
         device = raw[0].device
         self.anchors = self.anchors.to(device)

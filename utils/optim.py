@@ -1,4 +1,5 @@
-"""How weights are moved: parameter groups, optimizers, schedules, early stopping. Not the loop that does it."""
+"""How weights are changed in a training: parameter groups, optimizers, schedules, early stopping. Not for the loop that
+changes them: that is engine/trainer.py."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +26,7 @@ OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], Hyp], Optimizer]] = {
 
 
 class ParameterGroups(NamedTuple):
-    """All parameters of a model, each in one list, in the model's order."""
+    """All parameters of a model, each in exactly one list, in the model's order."""
 
     norm_weights: list[nn.Parameter]  # no decay
     weights: list[nn.Parameter]  # decay
@@ -33,7 +34,7 @@ class ParameterGroups(NamedTuple):
 
 
 def parameter_groups(model: nn.Module) -> ParameterGroups:
-    """Sorts a model's parameters by what weight decay may do to them.
+    """Sorts a model's parameters by whether weight decay acts on them.
 
     Differs from v6.1: no parameter is left out. v6.1 looks for `weight` and `bias` alone, and so never trains the
     in-projection of the transformer block's attention nor the weights of `Sum`.
@@ -55,10 +56,10 @@ def parameter_groups(model: nn.Module) -> ParameterGroups:
 
 
 def build_optimizer(name: str, model: nn.Module, hyp: Hyp, *, weight_decay: float) -> Optimizer:
-    """The optimizer OPTIMIZERS[name] over three groups in this order: normalisation weights, weights (the only ones
-    that `weight_decay` acts on), biases. Raises InputError for an unknown name.
+    """The optimizer OPTIMIZERS[name] with the groups of parameter_groups, in that order. `weight_decay` acts on the
+    weights alone. Raises InputError for an unknown name.
 
-    Differs from v6.1: AdamW's own default decay of 0.01 does not reach the groups that shall not decay.
+    Differs from v6.1: AdamW's own default decay of 0.01 does not act on the two groups that must not decay.
     """
     if name not in OPTIMIZERS:
         raise InputError(f"--optimizer: one of {', '.join(OPTIMIZERS)} was expected, got {name!r}")
@@ -73,13 +74,16 @@ def build_optimizer(name: str, model: nn.Module, hyp: Hyp, *, weight_decay: floa
 
 
 def accumulate_steps(batch_size: int, nominal_batch: int, progress: float = 1.0) -> int:
-    """Batches whose gradients make one optimizer step: nominal_batch / batch_size rounded, at least 1. `progress` in
-    [0, 1] is how far the warm-up is; it starts at 1 batch a step."""
+    """How many batches' gradients are added up for one optimizer step: nominal_batch / batch_size, rounded, at least 1.
+
+    progress: how far the warm-up is, 0..1. It begins with 1 batch a step.
+    """
     return max(1, round(float(np.interp(progress, (0, 1), (1, nominal_batch / batch_size)))))
 
 
 def scaled_weight_decay(hyp: Hyp, batch_size: int) -> float:
-    """The weight decay for the images that one optimizer step really sees, batch_size x accumulated batches."""
+    """The weight decay in proportion to the images that one optimizer step really sees: hyp.weight_decay is for
+    hyp.nominal_batch of them, and they are batch_size times the accumulated batches."""
     return hyp.weight_decay * batch_size * accumulate_steps(batch_size, hyp.nominal_batch) / hyp.nominal_batch
 
 
@@ -105,18 +109,18 @@ class StepSettings(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Warmup:
-    """The learning rates, momentum and accumulation of every iteration, a pure function of the iteration's number.
+    """The learning rates, momentum and accumulation of every iteration; they depend on the iteration's number alone.
 
-    In the first max(warmup_epochs * batches, minimum) iterations the rates rise from 0 (the biases' fall from
-    warmup_bias_lr), the momentum rises from warmup_momentum and the accumulation from 1 batch. After that the rate is
-    lr0 * factor(epoch) for all groups.
+    During the first max(warmup_epochs * batches, minimum) iterations the learning rates rise from 0 (that of the biases
+    starts at warmup_bias_lr), the momentum rises from warmup_momentum, and the accumulation from 1 batch. After that
+    the learning rate of all groups is lr0 * factor(epoch).
 
-    Differs from v6.1: at least 100 iterations; 1000 are more than a small set's whole training.
+    Differs from v6.1: the minimum is 100 iterations; v6.1's 1000 are more than the whole training on a small set.
     """
 
     hyp: Hyp
     factor: Callable[[float], float]  # lr_lambda's result
-    batches: int  # an epoch
+    batches: int  # in an epoch
     batch_size: int
     minimum: int = WARMUP_MINIMUM
 
@@ -139,8 +143,8 @@ class Warmup:
         )
 
     def apply(self, optimizer: Optimizer, step: int) -> int:
-        """Writes the settings of iteration `step` into the optimizer's groups, which are `build_optimizer`'s (Adam has
-        no momentum to set). Returns the accumulation."""
+        """Writes the settings of iteration `step` into the groups of an optimizer of build_optimizer (Adam's have no
+        momentum to set). Returns the accumulation."""
         settings = self.at(step)
         for group, lr in zip(optimizer.param_groups, settings.lr, strict=True):
             group["lr"] = lr
@@ -150,19 +154,20 @@ class Warmup:
 
 
 def _between(start: float, end: float, progress: float) -> float:
+    """From start at progress 0 to exactly end at 1."""
     return start + (end - start) * progress if progress < 1 else end
 
 
 class EarlyStopping:
-    """Tells when the fitness has not risen for `patience` epochs; 0 is never.
+    """Says when a training should end because its fitness has not risen for `patience` epochs. patience 0: never.
 
-    Differs from v6.1: an equal fitness is no improvement, so that a plateau ends too.
+    Differs from v6.1: an equal fitness is no improvement, so that a training whose fitness stays the same ends too.
     """
 
-    def __init__(self, patience: int = 100, *, best_fitness: float = -math.inf, best_epoch: int = 0) -> None:
+    def __init__(self, patience: int = 100) -> None:
         self.patience = patience or math.inf
-        self.best_fitness = best_fitness
-        self.best_epoch = best_epoch
+        self.best_fitness = -math.inf
+        self.best_epoch = 0
 
     def __call__(self, epoch: int, fitness: float) -> bool:
         """Notes an epoch's fitness; True if the training should end."""
@@ -171,20 +176,20 @@ class EarlyStopping:
         return self.is_over(epoch)
 
     def is_over(self, epoch: int) -> bool:
-        """Whether the training should end after `epoch`, unless its fitness, where that is not noted yet, is the best.
-        Before the first fitness, which is 0 or more, never."""
+        """Whether the training should end after `epoch`. Before that epoch's fitness is noted, it says whether the
+        training will end unless that fitness is the best. False until a first fitness, which is 0 or more, is noted."""
         return self.best_fitness >= 0 and epoch - self.best_epoch >= self.patience
 
 
 def annealing_epochs(epochs: int, hyp: Hyp) -> float:
-    """How many of `epochs` the temperature takes to fall to 1; OFF (-1): it stays."""
+    """In how many of the epochs the temperature falls to 1: hyp.temperature_epochs, but at most a third of all. OFF: it
+    does not fall."""
     return OFF if hyp.temperature_epochs == OFF else min(hyp.temperature_epochs, epochs / 3)
 
 
 def temperature_at(epoch: int, epochs: int, hyp: Hyp) -> float:
-    """The attention temperature of dynamic layers in an epoch: falls evenly from hyp.temperature to 1 within
-    hyp.temperature_epochs or a third of all epochs, whichever is shorter; 1 throughout where that is 0, and
-    hyp.temperature throughout where it is OFF (-1)."""
+    """The attention temperature of dynamic layers in an epoch. It falls evenly from hyp.temperature to 1 within
+    annealing_epochs; it is 1 from the start where these are 0, and stays hyp.temperature where they are OFF."""
     length = annealing_epochs(epochs, hyp)
     if length == OFF:
         return hyp.temperature

@@ -187,7 +187,8 @@ def test_early_stopping_agrees_with_the_reference_where_no_fitness_repeats(golde
 
 
 def test_early_stopping_goes_on_after_a_resume():
-    stopper = EarlyStopping(3, best_fitness=0.5, best_epoch=4)
+    stopper = EarlyStopping(3)
+    stopper.best_fitness, stopper.best_epoch = 0.5, 4  # as a checkpoint has them
     assert [stopper(epoch, 0.4) for epoch in (5, 6, 7)] == [False, False, True]
 
 
