@@ -180,11 +180,7 @@ def table(rows: list[dict[str, str]]) -> str:
     """A Markdown table per data set: mean and spread over the seeds, and the difference from static, seed by seed."""
     parts = []
     for data in dict.fromkeys(row["data"] for row in rows):
-        parts += [
-            f"**{data}**\n",
-            HEAD,
-            "|---" * 5 + "|",
-        ]
+        parts += [f"**{data}**\n", HEAD, "|---" * 5 + "|"]
         scores: dict[str, dict[str, dict[str, str]]] = {}
         for row in rows:
             if row["data"] == data:
@@ -199,18 +195,17 @@ def table_row(variant: str, by_seed: dict[str, dict[str, str]], static: dict[str
     map50, map5095 = ([float(row[key]) for row in by_seed.values()] for key in ("mAP50", "mAP50-95"))
     shared = [seed for seed in by_seed if seed in static] if variant != "static" else []
     gaps = [float(by_seed[seed]["mAP50-95"]) - float(static[seed]["mAP50-95"]) for seed in shared]
-    compared = f"{spread(gaps, sign=True)} ({', '.join(f'{gap:+.3f}' for gap in gaps)})" if gaps else ""
-    return f"| {variant} | {len(by_seed)} | {spread(map50)} | {spread(map5095)} | {compared} |"
+    compared = f"{mean_and_deviation(gaps, sign=True)} ({', '.join(f'{gap:+.3f}' for gap in gaps)})" if gaps else ""
+    return f"| {variant} | {len(by_seed)} | {mean_and_deviation(map50)} | {mean_and_deviation(map5095)} | {compared} |"
 
 
-def spread(values: list[float], *, sign: bool = False) -> str:
+def mean_and_deviation(values: list[float], *, sign: bool = False) -> str:
     """ "0.532 ± 0.008": mean and standard deviation over the seeds."""
     shown = f"{mean(values):+.3f}" if sign else f"{mean(values):.3f}"
     return shown + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
 def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
-    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bccd", help="data YAML of BCCD; without it digits alone")
     parser.add_argument("--weights", default="yolov5n.pt", help="official weights that BCCD's trainings start from")

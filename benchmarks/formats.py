@@ -13,7 +13,7 @@ import logging
 import shutil
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 import export
+from benchmarks.model_cost import forward
 from benchmarks.pages import replace_between
 from benchmarks.timing import Ratio, interleave, machine, medians, ratios
 from engine.export_images import evenly, fitted
@@ -110,16 +111,6 @@ def metrics_of(file: Path, backend: Backend, data: DataConfig, imgsz: int) -> Me
     names = common_names(backend, data, weights=file, single_cls=options.single_cls)
     subject = Subject(file, backend, data, names, options)
     return validated(subject, build_loader(subject))
-
-
-def forward(backend: Backend, images: torch.Tensor) -> Callable[[], object]:
-    """A function without arguments that runs the network on the images."""
-
-    def run() -> None:
-        with torch.inference_mode():
-            backend(images)
-
-    return run
 
 
 def row(label: str, size: float, metrics: Metrics, seconds: float, slower: Ratio) -> str:

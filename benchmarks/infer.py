@@ -23,10 +23,10 @@ import torch
 import detect
 import val
 from benchmarks.timing import Elsewhere, interleave, machine, ratios, speed_table, spread, three_digits
+from benchmarks.untrained import given_or_untrained
 from engine import validation
 from engine.predictor import Predictor
 from models.runtime_torch import TorchBackend
-from models.weights import save_checkpoint
 from models.yolo import DetectionModel
 from utils.files import ROOT
 from utils.images import read_image
@@ -167,9 +167,7 @@ def main(opt: argparse.Namespace) -> None:
             report_network(size, batch, opt)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as name:
-        weights = opt.weights or str(Path(name) / "untrained.pt")
-        if not opt.weights:
-            save_checkpoint(weights, model=DetectionModel("models/yolov5n.yaml"))
+        weights = given_or_untrained(opt.weights, Path(name))
         report_stages(weights, opt)
         if opt.data:
             report_validation(weights, opt)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.pages import write_table
-from benchmarks.timing import Ratio, interleave, machine, medians, ratios
+from benchmarks.timing import Ratio, interleave, machine, medians, ratios, spread
 from models.summary import Summary, model_summary
 from models.yolo import DetectionModel
 from utils.files import ROOT
@@ -29,12 +29,12 @@ def fused_model(size: str, kind: str) -> DetectionModel:
     return to_channels_last_(DetectionModel(ROOT / "models" / f"yolov5{size}{KINDS[kind]}.yaml").eval().fuse())
 
 
-def forward(model: DetectionModel, image: torch.Tensor) -> Callable[[], object]:
-    """A function without arguments that runs the model on the image (1, 3, H, W)."""
+def forward(network: Callable[[torch.Tensor], object], images: torch.Tensor) -> Callable[[], object]:
+    """A function without arguments that runs the network on the images (B, 3, H, W)."""
 
     def run() -> None:
         with torch.inference_mode():
-            model(image)
+            network(images)
 
     return run
 
@@ -53,10 +53,7 @@ def size_rows(size: str, imgsz: int, *, rounds: int, seconds: float) -> list[str
 def cost_row(name: str, summary: Summary, seconds: float, relative: Ratio) -> str:
     """One row of the table. Where thop is missing its GFLOPs stay empty."""
     gflops = "" if summary.gflops is None else f"{summary.gflops:.1f}"
-    spread = f"{relative.median:.2f}"
-    if relative.low != relative.high:
-        spread += f" ({relative.low:.2f}-{relative.high:.2f})"
-    return f"| {name} | {summary.parameters / 1e6:.2f} | {gflops} | {seconds * 1e3:.0f} | {spread} |"
+    return f"| {name} | {summary.parameters / 1e6:.2f} | {gflops} | {seconds * 1e3:.0f} | {spread(relative)} |"
 
 
 def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:

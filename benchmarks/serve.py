@@ -31,9 +31,8 @@ import torch
 
 import detect
 from benchmarks.timing import Elsewhere, interleave, machine, ratios, speed_table, spread
+from benchmarks.untrained import given_or_untrained
 from engine.predictor import Predictor
-from models.weights import save_checkpoint
-from models.yolo import DetectionModel
 from utils.files import ROOT
 from utils.log import LOGGER
 from utils.memory import keep_freed_memory
@@ -168,10 +167,7 @@ def parse_opt(argv: list[str] | None = None) -> argparse.Namespace:
 def main(opt: argparse.Namespace) -> None:
     source = opt.source or str(ROOT / "data/images/digits1.jpg")
     with tempfile.TemporaryDirectory() as name:
-        weights = opt.weights or str(Path(name) / "untrained.pt")
-        if not opt.weights:
-            save_checkpoint(weights, model=DetectionModel("models/yolov5n.yaml"))
-        report(weights, source, opt)
+        report(given_or_untrained(opt.weights, Path(name)), source, opt)
     LOGGER.info(f"\n{machine()}")
 
 

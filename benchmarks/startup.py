@@ -20,8 +20,7 @@ import cv2
 import numpy as np
 
 from benchmarks.timing import machine, three_digits
-from models.weights import save_checkpoint
-from models.yolo import DetectionModel
+from benchmarks.untrained import given_or_untrained
 from utils.files import ROOT
 from utils.log import LOGGER
 
@@ -65,10 +64,7 @@ def commands(weights: str, folder: Path) -> dict[str, list[str]]:
     """What is started, by the name of its row."""
     picture = folder / "picture.jpg"
     cv2.imwrite(str(picture), np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8))
-    if not weights:
-        weights = str(folder / "untrained.pt")
-        save_checkpoint(weights, model=DetectionModel("models/yolov5n.yaml"))
-    files = ["--weights", weights, "--source", str(picture), "--project", str(folder)]
+    files = ["--weights", given_or_untrained(weights, folder), "--source", str(picture), "--project", str(folder)]
     found = {"import torch": [sys.executable, "-c", "import torch"]}
     found |= {f"{script} --help": [sys.executable, script, "--help"] for script in SCRIPTS}
     return found | {"detect.py, one picture of 640x480": [sys.executable, "detect.py", *files]}
