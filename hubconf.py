@@ -25,7 +25,8 @@ if typing.TYPE_CHECKING:
     from models.backend import Backend
     from models.yolo import DetectionModel
 
-# torch.hub lists every public callable of this file as an entry point: hence modules and underscores.
+# torch.hub.list takes every callable without an underscore for an entry point: so this file imports modules alone, and
+# its own functions have underscores.
 
 dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL", "yaml", "tqdm"]
 
@@ -47,9 +48,10 @@ def custom(
 ) -> AutoShape | DetectionModel | Backend:
     """Your own model: a .pt of train.py or of YOLOv5, or an exported file.
 
-    path: where it is; a list of several makes an ensemble.
-    autoshape: for images of any kind; False gives the network itself.
-    _verbose, verbose: False keeps the log quiet but for warnings (torch.hub.load keeps `verbose` for itself).
+    path: of the file; a list of several makes an ensemble.
+    autoshape: wrapped so that it takes images of any kind; False gives the network itself.
+    _verbose, verbose: False leaves only warnings in the log. There are two because torch.hub.load does not pass
+        `verbose` on; _verbose is v6.1's.
     device: "cpu", 0, "cuda:0", ...; None for the best there is.
     """
     with _our_packages():
@@ -86,13 +88,15 @@ def _entry_point(name: str) -> typing.Callable[..., AutoShape | DetectionModel |
 
     load.__name__ = load.__qualname__ = name
     static, _, kind = name.partition("_")
-    weights = f"those of {static}, their kernels spread: to be trained" if kind else "the published ones"
+    weights = f"those of {static}, spread over its kernels, to be trained" if kind else "the published ones"
     load.__doc__ = f"""The model {name}.yaml.
 
-    pretrained: with weights, {weights}; downloaded where they are not here.
-    channels, classes: of the images, and to be told apart; where others than 3 and 80, the weights that fit are taken.
-    autoshape: for images of any kind; False gives the network itself.
-    _verbose, verbose: False keeps the log quiet but for warnings (torch.hub.load keeps `verbose` for itself).
+    pretrained: with weights: {weights}. They are downloaded where they are not here.
+    channels: of the images; other than 3 needs autoshape=False.
+    classes: number of classes. With other channels than 3 or classes than 80, those of the weights that fit are taken.
+    autoshape: wrapped so that it takes images of any kind; False gives the network itself.
+    _verbose, verbose: False leaves only warnings in the log. There are two because torch.hub.load does not pass
+        `verbose` on; _verbose is v6.1's.
     device: "cpu", 0, "cuda:0", ...; None for the best there is.
     """
     return load
@@ -100,13 +104,13 @@ def _entry_point(name: str) -> typing.Callable[..., AutoShape | DetectionModel |
 
 @contextlib.contextmanager
 def _our_packages() -> typing.Iterator[None]:
-    """Inside, `models`, `utils` and `engine` are this project's.
+    """Inside, to import `models`, `utils` and `engine` gives this project's packages.
 
-    A program that uses torch.hub may have modules of these names too. Those that it has imported are back afterwards.
-    Where it has some that it may still import, ours are taken out of sys.modules: a loaded model does not need them
-    there. Otherwise ours stay, so that models can be pickled and compiled.
+    A program that uses torch.hub may have packages of these names too. Those that it has imported are back in
+    sys.modules afterwards. If it has imported some, or could, ours are taken out of there, which does a loaded model no
+    harm. Otherwise ours stay, so that models can be pickled and compiled.
 
-    Differs from v6.1: there one of the two fails to import.
+    Differs from v6.1: there the import of one of the two fails.
     """
     loaded = [sys.modules[name] for name in _PACKAGES if name in sys.modules]
     theirs = {} if all(map(_is_ours, loaded)) else _taken_out()
@@ -126,13 +130,13 @@ def _is_ours(package: types.ModuleType) -> bool:
 
 
 def _taken_out() -> dict[str, types.ModuleType]:
-    """Removes modules of our packages' names from sys.modules; returns them."""
+    """Removes the modules of our packages' names from sys.modules, whosever they are. Returns them by name."""
     found = [name for name in sys.modules if name.partition(".")[0] in _PACKAGES]
     return {name: sys.modules.pop(name) for name in found}
 
 
 def _is_theirs_on_path(package: str) -> bool:
-    """Whether an import of that name would find code outside of this clone; a folder without any is none."""
+    """Whether an import of that name could find code outside of this clone: a module, or a folder with Python files."""
     elsewhere = [folder for folder in sys.path if pathlib.Path(folder).resolve() != _ROOT]
     spec = importlib.machinery.PathFinder.find_spec(package, elsewhere)
     if spec is None or spec.origin is not None:

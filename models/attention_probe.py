@@ -10,7 +10,8 @@ from models.blocks_dynamic import dynamic_layers
 
 
 class AttentionProbe:
-    """Records while it is attached: `with AttentionProbe(model) as probe: model(images)`, then `probe.take()`.
+    """Records while it is attached: `with AttentionProbe(model) as probe: model(images)`. `probe.take()` gives what was
+    recorded.
 
     layers: {qualified name: Dynamic_conv2d} in the model's order; empty for a static model, where nothing is recorded.
     The model itself and what it computes stay as they are.
@@ -42,8 +43,8 @@ class AttentionProbe:
         self._hooks.clear()
 
     def take(self) -> dict[str, Tensor]:
-        """The attention (N, K) of each layer in the N samples since the last take, each row summing to 1; float32 or
-        more, on the CPU. Forgets it. A layer that has not run has no samples, (0, K)."""
+        """The attention of each layer, (N, K), for the N samples since the last take: each row sums to 1; at least
+        float32, on the CPU. Recording starts anew. For a layer that has not run it is (0, K)."""
         taken = {}
         for name, layer in self.layers.items():
             taken[name] = torch.cat([torch.zeros(0, layer.K), *self._records[name]])
@@ -51,8 +52,8 @@ class AttentionProbe:
         return taken
 
     def kernels(self) -> dict[str, Tensor]:
-        """The K kernels of each layer, each as one row: (K, P), on the CPU, with the batch normalisation in them where
-        the model is fused."""
+        """The K kernels of each layer, each flattened: (K, P), on the CPU. In a fused model the batch normalisation is
+        part of them."""
         return {name: layer.weight.detach().flatten(1).cpu() for name, layer in self.layers.items()}
 
     def temperatures(self) -> dict[str, float]:

@@ -1,5 +1,5 @@
-"""A network that takes images as people hold them and gives detections in pixels of these images: what torch.hub loads.
-Not for directories and videos: engine/detector.py."""
+"""What torch.hub loads: a network that takes images of any kind (files, arrays, PIL) and gives detections in pixels of
+these images. Not for directories and videos: engine/detector.py."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -101,21 +101,22 @@ class AutoShape(nn.Module):
         return batch, Detections(pictures, found, files, names=self.names, times=times, shape=shape)
 
     def _fitted(self, pictures: tuple[np.ndarray, ...], size: int, device: torch.device) -> Tensor:
-        """RGB images -> the network's input (B, 3, h, w): the least common shape that holds them all."""
+        """RGB images -> the network's input (B, 3, h, w), of the one size that it takes, else the smallest that holds
+        all images."""
         size_hw = self.model.fixed_hw or common_shape([image.shape[:2] for image in pictures], size, self.stride)
         fitted = np.stack([letterbox(image, size_hw)[0] for image in pictures])  # (B, h, w, 3)
         planes = np.ascontiguousarray(fitted.transpose(0, 3, 1, 2))
         return self._for_network(to_unit_float(torch.from_numpy(planes), device), device)
 
     def _for_network(self, images: Tensor, device: torch.device) -> Tensor:
-        """On the device, in the type of the weights: that of half() where people have called it."""
+        """On the device, in the type of the weights, which is another one where people have called half()."""
         weights = next(self.networks.parameters(), None)
         return images.to(device, torch.float32 if weights is None else weights.dtype)
 
     def _in_pictures(
         self, decoded: Tensor, pictures: tuple[np.ndarray, ...], fitted_hw: tuple[int, int]
     ) -> list[Tensor]:
-        """Predictions for images of size fitted_hw -> detections (n, 6) in pixels of each original."""
+        """Predictions for images of size fitted_hw -> for each picture its detections (n, 6), in its pixels."""
         found = non_max_suppression(
             decoded,
             self.conf,
@@ -132,8 +133,8 @@ class AutoShape(nn.Module):
 
 # ------------------------------------------------------------------------------------------------------------- images
 def common_shape(sizes_hw: list[tuple[int, int]], size: int, stride: int) -> tuple[int, int]:
-    """The least (height, width) in multiples of the stride that holds each of the images once its longer side is `size`
-    pixels. Raises InputError where size is less than 1."""
+    """The smallest (height, width) in multiples of the stride that holds each of the images, resized so that its longer
+    side is `size` pixels. Raises InputError where size is less than 1."""
     if size < 1:
         raise InputError(f"size: at least 1 pixel was expected, got {size}")
     scaled = [(side * size, max(hw) * stride) for hw in sizes_hw for side in hw]  # side * size / longest / stride
@@ -142,7 +143,7 @@ def common_shape(sizes_hw: list[tuple[int, int]], size: int, stride: int) -> tup
 
 
 def checked_batch(images: Tensor, stride: int) -> Tensor:
-    """The tensor, if a network can be given it. Raises InputError otherwise."""
+    """The tensor itself. Raises InputError where a network cannot be given it."""
     usable = (
         images.ndim == 4 and images.shape[1] == 3 and images.numel() and not any(s % stride for s in images.shape[2:])
     )
@@ -156,15 +157,15 @@ def checked_batch(images: Tensor, stride: int) -> Tensor:
 
 # ------------------------------------------------------------------------------------------------------------ networks
 def torch_members(backend: Backend) -> list[TorchBackend]:
-    """The backends in PyTorch that one consists of: none of an exported file, several of an ensemble."""
+    """The networks in PyTorch behind a backend: itself, the members of an ensemble, none for an exported file."""
     if isinstance(backend, Ensemble):
         return [found for member in backend.members for found in torch_members(member)]
     return [backend] if isinstance(backend, TorchBackend) else []
 
 
 def as_asked(backend: Backend, *, amp: bool, augment: bool) -> Backend:
-    """The same network, where it is now, in 16 bits or with test-time augmentation where asked for. Raises InputError
-    where a network can't be augmented."""
+    """The same network, on the device where it is now, in 16 bits or with test-time augmentation where that is asked
+    for. Raises InputError for a network that cannot be augmented."""
     if isinstance(backend, Ensemble):
         return Ensemble([as_asked(member, amp=amp, augment=augment) for member in backend.members])
     if isinstance(backend, TorchBackend):
@@ -177,8 +178,8 @@ def as_asked(backend: Backend, *, amp: bool, augment: bool) -> Backend:
 
 
 def log_layer_times(backend: Backend, images: Tensor) -> None:
-    """Logs what each layer of each network takes for a batch, in a pass of its own. Raises InputError for exported
-    files."""
+    """Logs the time that each layer of each network takes for a batch, measured in a forward of its own. Raises
+    InputError for exported files."""
     members = torch_members(backend)
     if not members:
         raise InputError("profile=True looks into a network in PyTorch: .pt weights were expected")

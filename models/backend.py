@@ -1,5 +1,5 @@
-"""What every runtime looks like to detect.py, val.py and hub: images in, decoded predictions out. Not for choosing one
-(models/backends.py), nor for any of them (models/runtime_*.py)."""
+"""What every runtime looks like to detect.py, val.py and hub: images in, decoded predictions out. Not for choosing a
+runtime (models/backends.py), nor for any single one (models/runtime_*.py)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -19,9 +19,9 @@ class Backend(ABC):
         stride: pixels; image sides must be multiples of it.
         device: where images are taken and predictions given.
         fixed_hw: the one image size (height, width) that the file takes, None where it takes any.
-        fixed_batch: the one number of images that the file takes at a time, None where it takes any. Callers need not
-            know: smaller batches are filled up, larger ones are cut.
-        trained_with: what the file tells of its training: data (path of the data YAML), single_cls.
+        fixed_batch: the one number of images that the file takes at a time, None where it takes any. Callers may give
+            any number: smaller batches are filled up, larger ones are cut.
+        trained_with: what the file tells of its training: data (path of the data YAML), single_cls, ...
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class Backend(ABC):
         return torch.cat([self._infer(chunk)[:count] for chunk, count in _chunks(images, self.fixed_batch)])
 
     def with_raw(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The decoded predictions and the heads' raw maps, which a loss is computed from: of PyTorch alone."""
+        """The decoded predictions, and the heads' raw maps, from which a loss is computed. Raises NotImplementedError
+        for all but networks in PyTorch."""
         raise NotImplementedError(f"{type(self).__name__} gives no raw maps")
 
     @abstractmethod
@@ -68,7 +69,7 @@ class Backend(ABC):
 
 
 def _chunks(images: Tensor, size: int) -> Iterator[tuple[Tensor, int]]:
-    """Batches of exactly `size` images, the last one filled up with zeros, and how many in each are real."""
+    """Batches of exactly `size` images, the last one filled up with black ones, and how many of each were given."""
     for chunk in images.split(size):
         missing = size - len(chunk)
         yield torch.cat((chunk, chunk.new_zeros(missing, *chunk.shape[1:]))) if missing else chunk, len(chunk)

@@ -19,6 +19,7 @@ class Wanted:
     """How a file is to be run.
 
     Attributes:
+        device: where images are taken and predictions given; not every runtime computes there.
         half: 16-bit arithmetic where the runtime and the device have it.
         augment: test-time augmentation.
         dnn: ONNX files through OpenCV.
@@ -38,8 +39,11 @@ def load_backend(
     augment: bool = False,
     dnn: bool = False,
 ) -> Backend:
-    """The network of a file, in the runtime that its suffix asks for; of several, their ensemble. Raises InputError for
-    a suffix that no runtime reads, where a file cannot be used, and for several with different numbers of classes."""
+    """The network in a file, run by the runtime for its suffix; for several files, their ensemble.
+
+    half, augment, dnn: see Wanted. Raises InputError for a suffix that no runtime reads, where a file cannot be used as
+    it is wanted, and for several files with different numbers of classes.
+    """
     files = [weights] if isinstance(weights, (str, Path)) else list(weights)
     wanted = Wanted(device, half, augment, dnn)
     members = [_load(Path(file), wanted) for file in files]
@@ -62,6 +66,8 @@ def _load(file: Path, wanted: Wanted) -> Backend:
         raise InputError(f"--augment looks at other image sizes, which only .pt weights are sure to take, got {file}")
     if wanted.dnn and loader is not _onnx:
         raise InputError(f"--dnn runs .onnx files, got {file}")
+    if wanted.half and loader not in IN_16_BITS:
+        LOGGER.warning(f"--half is left out: {file} has the precision that it was exported with")
     return loader(file, wanted)
 
 
@@ -73,20 +79,13 @@ def _torch(file: Path, wanted: Wanted) -> Backend:
     )
 
 
-def _tell_of_half(file: Path, wanted: Wanted) -> None:
-    if wanted.half:
-        LOGGER.warning(f"--half is left out: {file} has the precision that it was exported with")
-
-
 def _torchscript(file: Path, wanted: Wanted) -> Backend:
     from models.runtime_torchscript import TorchScriptBackend
 
-    _tell_of_half(file, wanted)
     return TorchScriptBackend(file, wanted.device)
 
 
 def _onnx(file: Path, wanted: Wanted) -> Backend:
-    _tell_of_half(file, wanted)
     if wanted.dnn:
         from models.runtime_dnn import DnnBackend
 
@@ -138,6 +137,7 @@ def _tflite(file: Path, wanted: Wanted) -> Backend:
     return TfliteBackend(file, wanted.device)
 
 
+IN_16_BITS = (_torch, _openvino, _ncnn)  # those that choose the precision; others run a file as it is
 BACKENDS: dict[str, Callable[[Path, Wanted], Backend]] = {
     ".pt": _torch,
     ".torchscript": _torchscript,

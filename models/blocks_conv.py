@@ -30,8 +30,9 @@ def activation(act: bool | nn.Module) -> nn.Module:
 
 
 class SiLU(nn.SiLU):
-    """torch's SiLU, faster to train: not in place, as autograd keeps what is overwritten in a copy, and with gradients
-    in one piece. Those of a concatenation's inputs are slices, of which its backward makes one number at a time."""
+    """torch's SiLU with two changes that make training faster and no result different. It does not work in place, where
+    autograd would keep a copy of what is overwritten. And gradients with gaps in memory, as a concatenation passes them
+    back, are copied into one piece first: with gaps, torch's backward takes one number at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and x.requires_grad):
@@ -42,7 +43,7 @@ class SiLU(nn.SiLU):
 
 
 def in_one_piece(gradient: Tensor) -> Tensor:
-    """The gradient (B, C, H, W) without gaps in memory, in its order."""
+    """The gradient (B, C, H, W) without gaps in memory, in channels_last order where it is in that."""
     order = torch.channels_last if gradient.stride(1) == 1 else torch.contiguous_format
     return gradient.contiguous(memory_format=order)
 
@@ -53,8 +54,8 @@ class Fusable(nn.Module):
     bn: nn.BatchNorm2d | None
 
     def fuse_(self) -> None:
-        """Folds `bn`'s running statistics into the weights, in place, and sets `bn` to None. The results in eval mode
-        stay the same; it is no longer a model to train. Does nothing the second time."""
+        """Folds `bn`, with its running statistics, into the weights, in place, and sets it to None. Eval mode gives the
+        same results; the block is no longer one to train. Does nothing the second time."""
         if self.bn is not None:
             self._fold_(*scale_and_shift(self.bn))
             self.bn = None
@@ -76,8 +77,9 @@ def scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def fold_into_(conv: nn.Conv2d | Dynamic_conv2d, scale: Tensor, shift: Tensor) -> None:
-    """Lets conv compute scale * conv(x) + shift, (O,) each. Of a dynamic convolution, the K kernels and biases are each
-    folded: their mixture is exact because the attention sums to 1."""
+    """Changes the weights of conv, in place, so that it computes scale * conv(x) + shift; both (O,). In a dynamic
+    convolution each of the K kernels and biases is changed, which gives the same mixture because the attention sums to
+    1."""
     weight = conv.weight.detach()  # ([K,] O, C / groups, k, k)
     leading = weight.shape[:-3]  # ([K,] O)
     bias = torch.zeros(leading, device=weight.device) if conv.bias is None else conv.bias.detach()
@@ -112,14 +114,14 @@ class Conv(Fusable):
 
 
 class DWConv(Conv):
-    """Conv with as many groups as c1 and c2 have in common: depth-wise where they are equal."""
+    """Conv with gcd(c1, c2) groups: depth-wise where c1 == c2."""
 
     def __init__(self, c1: int, c2: int, k: Size = 1, s: Size = 1, act: bool | nn.Module = True) -> None:
         super().__init__(c1, c2, k, s, g=math.gcd(c1, c2), act=act)
 
 
 class DyConv(Fusable):
-    """Conv with a dynamic convolution of K kernels; ratio is the attention's hidden width as a part of c1."""
+    """Conv with a dynamic convolution of K kernels. ratio: the attention's hidden width as a part of c1."""
 
     def __init__(
         self,
@@ -162,7 +164,7 @@ class GhostConv(nn.Module):
 class MixConv2d(Fusable):
     """Convolutions of several kernel sizes side by side, then one batch normalisation and SiLU. arXiv:1907.09595.
 
-    equal_ch: c2 is dealt out evenly; otherwise so that each kernel size has about as many parameters.
+    equal_ch: each kernel size gets as many of the c2 channels; otherwise about as many parameters.
     """
 
     def __init__(self, c1: int, c2: int, k: Sequence[int] = (1, 3), s: int = 1, equal_ch: bool = True) -> None:

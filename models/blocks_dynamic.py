@@ -17,11 +17,11 @@ TEMPERATURE_STEP = 3  # of update_temperature: 34, 31, ..., 4, 1
 
 
 class attention2d(nn.Module):  # noqa: N801  (the published name)
-    """Weights of K kernels for each sample: global average -> fc1 -> ReLU -> fc2 -> softmax(. / temperature).
+    """The weights of K kernels for each sample: global average, fc1, ReLU, fc2, softmax(logits / temperature).
 
     x (B, in_planes, H, W) -> (B, K), each row summing to 1, at least float32. The hidden width is
     int(in_planes * ratios), at least 1, and K where in_planes is 3. The temperature is a buffer, so that it is saved
-    with the weights; a state dict without it loads, and the current value stays.
+    with the weights. A state dict without it can be loaded, and leaves it as it is.
     """
 
     temperature: Tensor
@@ -41,13 +41,15 @@ class attention2d(nn.Module):  # noqa: N801  (the published name)
             nn.init.kaiming_normal_(self.fc2.weight, mode="fan_out", nonlinearity="relu")
 
     def set_temperature(self, value: float) -> None:
-        """High = near-uniform attention, 1 = the plain softmax. Raises InputError for a value that is not positive."""
+        """The higher, the more even the attention; 1 is the plain softmax. Raises InputError for a value that is not
+        positive."""
         if not value > 0:
             raise InputError(f"temperature: a positive number was expected, got {value}")
         self.temperature.fill_(value)
 
     def update_temperature(self) -> None:
-        """One step of 3 down, never under 1: what code written for the published layer calls once an epoch."""
+        """Lowers the temperature by 3, but not below 1. Code written for the published layer calls this once an
+        epoch."""
         self.set_temperature(max(1.0, float(self.temperature) - TEMPERATURE_STEP))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +102,7 @@ class Dynamic_conv2d(nn.Module):  # noqa: N801  (the published name)
                 nn.init.kaiming_uniform_(kernel)
 
     def update_temperature(self) -> None:
-        """One step of 3 down, never under 1."""
+        """As attention2d's."""
         self.attention.update_temperature()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,8 +118,9 @@ class Dynamic_conv2d(nn.Module):  # noqa: N801  (the published name)
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Dynamic_conv2d":
-        """What .to(), .half(), .cuda(), ... call. The K kernels are shown to it as one tensor of 4 dimensions, because
-        .to(memory_format=torch.channels_last) refuses 5; they stay contiguous, as mixing them reads them in a row."""
+        """What .to(), .half(), .cuda(), ... call with the conversion of a tensor. The kernels (K, O, C, k, k) are
+        converted as (K * O, C, k, k), because .to(memory_format=torch.channels_last) refuses five dimensions. They stay
+        contiguous, the order in which mixing reads them."""
 
         def convert(tensor: Tensor) -> Tensor:
             if tensor.dim() != 5:

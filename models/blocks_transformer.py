@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention and a linear pair, each with its input added; no normalisation (removed for accuracy in v6.1's
-    block). (L, B, C) -> (L, B, C). arXiv:2010.11929."""
+    """Self-attention, then two linear layers, each of these two steps with its input added; without layer
+    normalisation, as in v6.1. Tokens (L, B, C) -> (L, B, C). arXiv:2010.11929."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -23,7 +23,8 @@ class TransformerLayer(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pixels as tokens through `layers` transformer layers; the position is a linear map of the token itself."""
+    """Each pixel as a token, through `layers` transformer layers. In place of an embedding of the position, a linear
+    map of the token is added to it, as in v6.1. (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, heads: int, layers: int) -> None:
         super().__init__()

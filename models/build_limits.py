@@ -1,5 +1,5 @@
-"""Limits for networks that strangers' YAMLs describe: parameters, and the maps and the work of a first forward. Not for
-what a YAML may say, which models/model_yaml.py checks."""
+"""Limits for networks that strangers' YAMLs describe: how many parameters they may have, and how much memory and work
+the first forward may take. Not for what a YAML may say, which models/model_yaml.py checks."""
 
 import math
 from collections.abc import Iterator
@@ -18,7 +18,8 @@ MOST_PRODUCTS = 2 * 10**11  # multiplications of a forward, which take seconds; 
 
 @contextmanager
 def limited_parameters() -> Iterator[None]:
-    """Modules made inside raise RuntimeError before they fill parameters that are too large or too many."""
+    """Raises RuntimeError inside as soon as the modules made there register too many parameters, before these are
+    filled."""
     total = count = 0
 
     def add(_module: nn.Module, _name: str, parameter: Tensor | None) -> None:
@@ -36,11 +37,11 @@ def limited_parameters() -> Iterator[None]:
 
 @contextmanager
 def limited_forward(model: nn.Module) -> Iterator[None]:
-    """A forward inside raises RuntimeError before a layer takes or gives maps that are too large, and where all of it
-    is too much work."""
+    """Raises RuntimeError in a forward of the model inside, before a layer whose inputs or outputs would be too large
+    or with which the work would be too much."""
     work = 0
 
-    def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def check(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         nonlocal work
         features = _maps(inputs)
         elements = sum(math.prod(_output_shape(module, item)) for item in features)
@@ -48,7 +49,7 @@ def limited_forward(model: nn.Module) -> Iterator[None]:
         if max(elements, sum(item.numel() for item in features)) > MOST_ELEMENTS or work > MOST_PRODUCTS:
             raise RuntimeError("its maps are too large, or they take too long to compute")
 
-    hooks = [module.register_forward_pre_hook(look) for module in model.modules()]
+    hooks = [module.register_forward_pre_hook(check) for module in model.modules()]
     try:
         with torch.no_grad():
             yield
@@ -58,18 +59,20 @@ def limited_forward(model: nn.Module) -> Iterator[None]:
 
 
 def _maps(inputs: tuple[Any, ...]) -> list[Tensor]:
+    """The tensors among a layer's inputs, and in the lists among them."""
     listed = [item for given in inputs for item in (given if isinstance(given, list | tuple) else [given])]
     return [item for item in listed if isinstance(item, Tensor)]
 
 
 def _largest(value: Any) -> int:
-    """Of a number or several; 0 where it is neither."""
+    """The largest absolute value of a number or of several, rounded up; 0 where it is neither."""
     numbers = value if isinstance(value, list | tuple) else [value]
     return math.ceil(max((abs(number) for number in numbers if isinstance(number, int | float)), default=0))
 
 
 def _output_shape(module: nn.Module, features: Tensor) -> tuple[int, ...]:
-    """At least the shape that the layer gives, from what torch's layers know of themselves."""
+    """The shape that the layer gives, or a larger one: told from the attributes that torch's layers have, without a
+    forward."""
     if features.ndim != 4:
         return tuple(features.shape)
     batch, channels, *sides = features.shape
@@ -85,6 +88,7 @@ def _output_shape(module: nn.Module, features: Tensor) -> tuple[int, ...]:
 
 
 def _products(module: nn.Module, features: Tensor) -> int:
+    """The multiplications of a layer with weights, about; 0 for others."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim < 2 or features.ndim != 4:
         return 0

@@ -127,7 +127,8 @@ class C3TR(C3):
 
 
 class C3SPP(C3):
-    """C3 around a spatial pyramid pooling with kernels k; n, shortcut and g are there for v6.1's order of arguments."""
+    """C3 around a spatial pyramid pooling with kernels k. n, shortcut and g do nothing: they keep the place of e, which
+    follows them in v6.1."""
 
     def __init__(
         self,
@@ -140,7 +141,8 @@ class C3SPP(C3):
         e: float = 0.5,
     ) -> None:
         super().__init__(c1, c2, 0, shortcut, g, e)
-        self.m = SPP(self.cv1.conv.out_channels, self.cv1.conv.out_channels, k)
+        hidden = int(c2 * e)
+        self.m = SPP(hidden, hidden, k)
 
 
 class SPP(nn.Module):
@@ -197,7 +199,8 @@ class Focus(nn.Module):
 
 
 class GhostBottleneck(nn.Module):
-    """Two ghost convolutions with a depth-wise stride between them where s is 2, and a shortcut. arXiv:1911.11907."""
+    """Two ghost convolutions, between them a depth-wise convolution of stride 2 where s is 2, and a shortcut.
+    arXiv:1911.11907."""
 
     def __init__(self, c1: int, c2: int, k: int = 3, s: int = 1) -> None:
         super().__init__()
@@ -215,7 +218,7 @@ class GhostBottleneck(nn.Module):
 
 
 class CrossConv(nn.Module):
-    """A k x k convolution as 1 x k then k x 1, and the input added where shortcut and c1 == c2."""
+    """A 1 x k and then a k x 1 convolution in place of k x k, and the input added where shortcut and c1 == c2."""
 
     def __init__(
         self, c1: int, c2: int, k: int = 3, s: int = 1, g: int = 1, e: float = 1.0, shortcut: bool = False
@@ -243,7 +246,8 @@ class Concat(nn.Module):
 
 
 class Sum(nn.Module):
-    """Adds n feature maps; with weight, all but the first are scaled by learned factors in 0..2 that start low."""
+    """Adds n feature maps. weight: each but the first is multiplied by a learned factor in 0..2, which starts lower the
+    later the map comes."""
 
     def __init__(self, n: int, weight: bool = False) -> None:
         super().__init__()

@@ -14,9 +14,12 @@ from torch import Tensor
 
 from utils.torch_utils import is_traced
 
-CACHE = 16e6  # bytes in the kernels of all samples from which a CPU is faster sample by sample
-MANY_PRODUCTS = 20e6  # in a sample's 1x1, from which a CPU's float32 convolution beats its batched matrix product
-KERNEL_HEAVY = 4  # numbers in a kernel for each number in an image from which the kernel's memory order counts
+# Limits that benchmarks/dynamic_conv.py found, above which another formulation is faster
+CACHE = 16e6  # bytes in the mixed kernels of a batch: above, a CPU is faster sample by sample
+MANY_PRODUCTS = (
+    20e6  # multiplications for a sample of a 1x1: above, convolution beats matrix product on a CPU (float32)
+)
+KERNEL_HEAVY = 4  # numbers in a kernel for each number in an image: above, copying the image costs less than the kernel
 
 
 @dataclass(frozen=True)
@@ -36,20 +39,21 @@ def mix(parameters: Tensor, attention: Tensor) -> Tensor:
 
 
 def loop(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, geometry: Geometry) -> Tensor:
-    """One convolution a sample, one after the other, for at least one sample: the definition, and what the others are
-    tested against. Where it is also the fastest is in `fitting_formulation`."""
+    """One convolution for each sample, one after the other; at least one sample. This is the definition, against which
+    the other formulations are tested, and sometimes the fastest (`fitting_formulation`)."""
     if _is_channels_last(x) and weight[0].numel() > KERNEL_HEAVY * x.shape[1:].numel():
         x = x.contiguous()  # otherwise torch puts each kernel into channels_last order, which is more to copy
     weights = mix(weight, attention).unbind()  # B of (O, C / groups, k, k)
     biases = [None] * len(x) if bias is None else mix(bias, attention).unbind()
-    # split and unbind have one gradient for all samples; that of an index is as large as the batch for each of them
+    # split and unbind, because the gradient of x[b] would be as large as the whole batch, for each sample
     samples = zip(x.split(1), weights, biases, strict=True)
     outputs = [F.conv2d(sample, kernel, offset, **vars(geometry)) for sample, kernel, offset in samples]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, geometry: Geometry) -> Tensor:
-    """For 1x1 kernels: a matrix product a sample, as one batch. Free in batch and image size, so it can be traced."""
+    """For 1x1 kernels: one batched matrix product, a matrix for each sample. A trace of it takes any batch and image
+    size."""
     if geometry.padding != (0, 0):
         x = F.pad(x, (geometry.padding[1], geometry.padding[1], geometry.padding[0], geometry.padding[0]))
     if geometry.stride != (1, 1):
@@ -69,7 +73,7 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, ge
 
 
 def _matmul_pixels_first(x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
-    """`matmul` without groups where the channels lie next to each other in memory: no copy in, none out."""
+    """`matmul` without groups for channels_last memory, which needs no copy in or out."""
     batch, channels, height, width = x.shape
     pixels = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)  # a view
     if biases is None:
@@ -80,7 +84,7 @@ def _matmul_pixels_first(x: Tensor, weights: Tensor, biases: Tensor | None) -> T
 
 
 def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, geometry: Geometry) -> Tensor:
-    """One grouped convolution in which each sample is a group. The batch size becomes part of the operator."""
+    """One grouped convolution in which each sample is a group. A trace of it takes this batch size alone."""
     batch, channels, height, width = x.shape
     weights = mix(weight, attention).flatten(0, 1)  # (B * O, C / groups, k, k)
     biases = None if bias is None else mix(bias, attention).flatten()  # (B * O)
@@ -91,8 +95,9 @@ def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, g
 
 
 def stacked(x: Tensor, weight: Tensor, bias: Tensor | None, attention: Tensor, geometry: Geometry) -> Tensor:
-    """Each of the K kernels over the whole batch, and the K results mixed: K times the work, but the parameters stay
-    constants and batch and image size stay free. For tracing and export of kernels larger than 1x1."""
+    """Convolves the whole batch with each of the K kernels, and mixes the K results. That is K times the work, but the
+    kernels are constants and a trace takes any batch and image size: for tracing and export of kernels larger than
+    1x1."""
 
     def weighted(k: int) -> Tensor:
         response = F.conv2d(x, weight[k], None if bias is None else bias[k], **vars(geometry))  # (B, O, H', W')

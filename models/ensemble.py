@@ -11,8 +11,9 @@ from utils.errors import InputError
 
 
 class Ensemble(Backend):
-    """Predictions of all members concatenated along the boxes, in the members' order. Class names are the first's;
-    all must know as many classes. Raises InputError where they are bound to different image sizes."""
+    """Predictions of all members one after the other along the boxes, in the members' order. The members must predict
+    the same number of classes; the names are the first one's. Raises InputError where they take different image sizes
+    alone."""
 
     def __init__(self, members: Sequence[Backend]) -> None:
         first = members[0]

@@ -13,7 +13,7 @@ from models.runtime_coreml import INPUT, OUTPUT
 from models.yolo import DetectionModel
 from utils.tensorflow_beside_torch import import_before_tensorflow
 
-FEATURE_MAP = 4  # dimensions
+MAP_DIMENSIONS = 4  # of a feature map
 
 
 def export_coreml(model: DetectionModel, file: Path, options: ExportOptions) -> Path:
@@ -47,10 +47,11 @@ def export_coreml(model: DetectionModel, file: Path, options: ExportOptions) -> 
 
 
 def _mixed_precision() -> Any:
-    """16 bits for feature maps, and 32 for what comes of them: in 16, large coordinates are half a pixel apart."""
+    """16 bits for feature maps, 32 for all that comes after them: large coordinates in 16 bits would be up to half a
+    pixel off."""
     import coremltools as ct
 
-    return ct.transform.FP16ComputePrecision(lambda op: all(out.rank == FEATURE_MAP for out in op.outputs))
+    return ct.transform.FP16ComputePrecision(lambda op: all(out.rank == MAP_DIMENSIONS for out in op.outputs))
 
 
 def _in_8_bits(package: Any) -> Any:

@@ -1,5 +1,5 @@
-"""The formats of export.py: one row and one function each. How to convert is in models/export_*.py, which are imported
-when a function is called, as their packages are heavy; how the files are run is in models/backends.py."""
+"""The table of export.py's formats: a row and a function for each. The function imports models/export_*.py, which
+converts, only when it is called, as the packages for that are heavy. Not for running the files: models/backends.py."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,8 +24,9 @@ class Format:
             or folder does not exist yet, its directory does; the exporter moves it to its place when it is whole.
         requirements: the requirements file whose packages it needs, "" for none.
         packages: names by which these are imported.
-        flags: those fields of ExportOptions that act, of the ones in CHOICES.
-        why_not_run: says why no runtime here can run the file, so that nothing can be compared; "" where one can.
+        flags: which of CHOICES the format reads.
+        why_not_run: gives the reason why no runtime here can run the file, so that it cannot be compared; "" where one
+            can, which is what str() gives.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Format:
         need(self.packages, self.requirements, purpose=f"--include {self.name}")
 
 
+# fields of ExportOptions that not every format reads
 CHOICES = ("half", "int8", "dynamic", "simplify", "opset", "nms", "train", "optimize", "inplace", "workspace")
 
 

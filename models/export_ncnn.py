@@ -1,18 +1,16 @@
 """A network as a folder of NCNN, for phones and small boards, by pnnx. Not for running it: models/runtime_ncnn.py."""
 
-import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
-from models.conversion import check_one_image, conversion
+from models.conversion import check_one_image, conversion, run_program
 from models.export_options import ExportOptions
-from models.exported import LONGEST_MESSAGE, METADATA_NAME
+from models.exported import METADATA_NAME
 from models.fixed_size import FixedSizeNetwork
 from models.runtime_ncnn import NETWORK_NAME, WEIGHTS_NAME
 from models.yolo import DetectionModel
-from utils.errors import InputError
 
 
 def export_ncnn(model: DetectionModel, file: Path, options: ExportOptions) -> Path:
@@ -31,7 +29,7 @@ def export_ncnn(model: DetectionModel, file: Path, options: ExportOptions) -> Pa
 
 
 def _convert(trace: Path, file: Path, shape: torch.Size, options: ExportOptions) -> None:
-    """trace: a TorchScript file; what else pnnx writes stays beside it."""
+    """trace: a TorchScript file, beside which pnnx leaves what we have no use for."""
     import pnnx
 
     command = [
@@ -42,9 +40,4 @@ def _convert(trace: Path, file: Path, shape: torch.Size, options: ExportOptions)
         f"ncnnparam={file / NETWORK_NAME}",
         f"ncnnbin={file / WEIGHTS_NAME}",
     ]
-    answer = subprocess.run(command, cwd=trace.parent, capture_output=True, text=True, errors="replace")
-    told = answer.stdout + answer.stderr
-    if options.verbose:
-        print(told, end="")
-    if answer.returncode or not (file / WEIGHTS_NAME).is_file():
-        raise InputError(f"{file}: pnnx failed ({answer.returncode}): {' '.join(told.split())[-LONGEST_MESSAGE:]}")
+    run_program(command, file / WEIGHTS_NAME, options, cwd=trace.parent)

@@ -9,11 +9,10 @@ from utils.nms import MAX_SIDE, MIN_SIDE
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
-COLUMNS = 6  # x1, y1, x2, y2, confidence, class
-
-# The language is ONNX's own (onnx.parser). decoded (B, N, 5 + nc) -> output (B, K, 6), K the most detections an image
-# may have, or N where that is less; most confident first. An image with fewer detections has rows of confidence 0
-# behind them. Reshape, TopK and Slice serve where shorter operators changed their form between opsets.
+# A graph in ONNX's own language (onnx.parser): decoded (B, N, 5 + nc) -> output (B, K, 6) [x1, y1, x2, y2, confidence,
+# class], the most confident detection first. K is the most detections that an image may have, or N where that is less.
+# An image with fewer detections has rows of confidence 0 behind them. Reshape, TopK and Slice stand where shorter
+# operators differ between opsets.
 GRAPH = """
 <ir_version: {ir_version}, opset_import: ["": {opset}]>
 suppression (float[{batch}, {boxes}, {columns}] decoded) => (float[{batch}, {found}, 6] output)
@@ -82,8 +81,9 @@ OF_EACH_CLASS = """\
 
 
 def with_suppression(network: "ModelProto", nms: Suppression) -> "ModelProto":
-    """An ONNX model whose output is decoded predictions, with suppression behind it: output (B, K, 6) [x1, y1, x2, y2,
-    confidence, class] in pixels of the images, as GRAPH says. A box counts as its best class alone."""
+    """A model with suppression behind the network. network: one whose output is decoded predictions. The new output is
+    detections (B, K, 6) [x1, y1, x2, y2, confidence, class] in pixels of the images, as described at GRAPH. A box is
+    of its best class alone."""
     import onnx
 
     batch, boxes, columns = _dimensions(network.graph.output[0])
@@ -120,7 +120,7 @@ def _dimensions(output: "ValueInfoProto") -> tuple[int | str, int | str, int]:
 
 
 def _rename_output_(joined: "ModelProto", name: str) -> None:
-    """Gives the one output the network's name, which becomes `decoded` inside, in place."""
+    """Calls the output of the suppression what the network's was called, in place; that one becomes `decoded`."""
     last = joined.graph.output[0].name
     for node in joined.graph.node:
         for names in (node.input, node.output):

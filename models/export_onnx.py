@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 INPUT, OUTPUT = "images", "output"
-GRAPH_OPSET = 18  # from which on torch's newer exporter writes; it cannot write older ones
+GRAPH_OPSET = 18  # the oldest that torch's newer exporter writes
 
 
 def export_onnx(model: DetectionModel, file: Path, options: ExportOptions) -> Path:
     """Writes the network, with the metadata as pairs of texts. float32 images (B, 3, H, W) in 0..1 -> decoded
-    predictions (B, N, 5 + nc), or with nms what models.export_nms describes. Raises InputError where a package is
-    missing that simplify or the opset needs."""
+    predictions (B, N, 5 + nc), or with options.nms the detections of models/export_nms.py. Raises InputError where a
+    package is missing that options.simplify or options.opset needs."""
     import onnx
 
     network = Exportable(model.half() if options.half else model)
@@ -32,12 +32,13 @@ def export_onnx(model: DetectionModel, file: Path, options: ExportOptions) -> Pa
         need(["onnxslim"], "requirements-export.txt", purpose="--simplify")
     if options.opset >= GRAPH_OPSET:
         need(["onnxscript"], "requirements-export.txt", purpose=f"--opset {options.opset}")
+    write = _from_graph if options.opset >= GRAPH_OPSET else _from_trace
     with quiet(not options.verbose):
-        (_from_graph if options.opset >= GRAPH_OPSET else _from_trace)(network, images, file, options)
+        write(network, images, file, options)
         content = onnx.load(file)
         if options.simplify:
             content = _simplified(content)
-    content.graph.output[0].type.tensor_type.shape.dim[2].dim_value = model.nc + 5  # which a trace may leave open
+    content.graph.output[0].type.tensor_type.shape.dim[2].dim_value = model.nc + 5  # a trace may leave it open
     if options.nms:
         content = with_suppression(content, options.nms)
     onnx.helper.set_model_props(content, options.metadata.as_texts())

@@ -1,5 +1,5 @@
-"""How a network is to be exported: what each function of models/export_*.py is given. Not for the flags of export.py
-(engine/exporter.py), nor for the table of formats (models/export_formats.py)."""
+"""How a network is to be exported: the options that each function of models/export_*.py is given. Not for reading the
+flags of export.py (engine/exporter.py), nor for the table of formats (models/export_formats.py)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ class Suppression:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a format's function is told beside the network and the file. A function reads what its row in the table of
-    formats names under `flags`; the exporter has told the user of the others.
+    """What a format's function is told beside the network and the file. Of the choices in models/export_formats.py it
+    reads those that the format's row names under `flags`; the exporter tells the user where others are given.
 
     Attributes:
         metadata: what goes into the file: stride, names, imgsz, ...
@@ -68,7 +68,7 @@ class ExportOptions:
     verbose: bool = False
 
     def calibration_images(self) -> Iterator[Tensor]:
-        """Those of calibration(), for a function that quantizes."""
+        """A fresh iterator over the images for int8."""
         assert self.calibration, "int8 without images for its calibration"
         return self.calibration()
 
@@ -89,8 +89,8 @@ class Exportable(nn.Module):
 
 
 def example(network: nn.Module, options: ExportOptions) -> Tensor:
-    """Images of the size that is exported, on the network's device; where the batch is free there are two, because
-    tracers take a batch of one for a constant."""
+    """Grey images (B, 3, H, W) in the exported size to trace the network with, on its device. Where the batch is free
+    there are at least two, because tracers make a constant of a batch of one."""
     batch = max(options.batch_size, 2) if options.dynamic else options.batch_size
     device = next(network.parameters()).device
     return torch.full((batch, 3, *options.imgsz_hw), 114 / 255, device=device)

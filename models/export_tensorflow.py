@@ -1,16 +1,15 @@
 """A network as TensorFlow's SavedModel and frozen graph, and as a model of TensorFlow.js. Not for running them:
 models/runtime_tensorflow.py."""
 
-import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from models.conversion import conversion
+from models.conversion import conversion, run_program
 from models.export_options import ExportOptions
-from models.exported import LONGEST_MESSAGE, METADATA_NAME
+from models.exported import METADATA_NAME
 from models.fixed_size import FixedSizeNetwork
 from models.runtime_tensorflow import INPUT, METADATA_NODE, OUTPUT, SIGNATURE
 from models.yolo import DetectionModel
@@ -34,8 +33,8 @@ def export_saved_model(model: DetectionModel, file: Path, options: ExportOptions
 
 
 def export_pb(model: DetectionModel, file: Path, options: ExportOptions) -> Path:
-    """Writes a frozen graph from `images` to `output`, otherwise as export_saved_model. The metadata is its constant
-    `metadata`.
+    """Writes a frozen graph with the nodes `images` and `output`, which are as in export_saved_model, and the metadata
+    as a constant, `metadata`.
 
     Differs from v6.1: the nodes are called images and output instead of x and Identity.
     """
@@ -50,8 +49,8 @@ def export_pb(model: DetectionModel, file: Path, options: ExportOptions) -> Path
 
 
 def export_tfjs(model: DetectionModel, file: Path, options: ExportOptions) -> Path:
-    """Writes the folder `file` with model.json, whose inputs and outputs are export_saved_model's, by the converter in
-    .venv-tfjs. Raises InputError where that is missing."""
+    """Writes the folder `file` with model.json, by the converter in .venv-tfjs. Inputs and outputs are those of
+    export_saved_model. Raises InputError where the converter is missing or fails."""
     converter = TFJS_VENV / "bin" / "tensorflowjs_converter"
     if not converter.is_file():
         venv = TFJS_VENV.name
@@ -62,20 +61,14 @@ def export_tfjs(model: DetectionModel, file: Path, options: ExportOptions) -> Pa
     with TemporaryDirectory() as workplace:
         saved = export_saved_model(model, Path(workplace) / "saved_model", options)
         formats = ("--input_format=tf_saved_model", "--output_format=tfjs_graph_model")
-        answer = subprocess.run(
-            [converter, *formats, f"--signature_name={SIGNATURE}", saved, file],
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-    if answer.returncode:
-        raise InputError(f"{file}: {converter} failed: {' '.join(answer.stderr.split())[-LONGEST_MESSAGE:]}")
+        command: list[str | Path] = [converter, *formats, f"--signature_name={SIGNATURE}", saved, file]
+        run_program(command, file / "model.json", options)
     (file / METADATA_NAME).write_text(options.metadata.as_json())
     return file
 
 
 def _function(model: DetectionModel, options: ExportOptions) -> Any:
-    """The network as a function of TensorFlow, from images to {"output": predictions}."""
+    """The network as a tf.function: images -> {"output": predictions}."""
     from models.tensorflow_ops import Value, replay, tf
 
     network = FixedSizeNetwork(model, options.imgsz_hw, channels_last=True, fractions=True)

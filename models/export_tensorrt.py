@@ -54,7 +54,8 @@ def _built(onnx: Path, options: ExportOptions) -> Any:
 
 
 def _free_shape(builder: Any, network: Any, options: ExportOptions) -> Any:
-    """From one image of the smallest size to the batch and size of the options, quickest for these."""
+    """The batches and sizes that the engine takes: from one image of one stride to the batch and size of the options,
+    for which it is the fastest."""
     stride, largest = options.metadata.stride, (options.batch_size, 3, *options.imgsz_hw)
     profile = builder.create_optimization_profile()
     profile.set_shape(network.get_input(0).name, (1, 3, stride, stride), largest, largest)

@@ -15,7 +15,7 @@ from models.fixed_size import FixedSizeNetwork
 from models.yolo import DetectionModel
 
 SIGNATURE = "serving_default"
-# what decodes boxes, for which 8 bits are too few, has this in its name
+# operations with this in their name decode boxes, for which 8 bits are too few
 IN_FLOAT = r"FixedSizeDetect_\d+;|serving_default_output"
 
 
@@ -32,14 +32,17 @@ def export_tflite(model: DetectionModel, file: Path, options: ExportOptions) -> 
         import litert_torch
 
         litert_torch.convert(network, (images,)).export(str(file))
-        if options.half or options.int8:
-            (_to_8_bits if options.int8 else _to_16_bits)(file, options)
+        if options.int8:
+            _to_8_bits(file, options)
+        elif options.half:
+            _to_16_bits(file)
     with ZipFile(file, "a") as archive:  # behind the network, as TFLite files keep their metadata
         archive.writestr(METADATA_NAME, options.metadata.as_json())
     return file
 
 
-def _to_16_bits(file: Path, options: ExportOptions) -> None:
+def _to_16_bits(file: Path) -> None:
+    """Rewrites the file with 16-bit weights."""
     from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
 
     plan = quantizer.Quantizer(str(file))
@@ -58,6 +61,7 @@ def _to_16_bits(file: Path, options: ExportOptions) -> None:
 
 
 def _to_8_bits(file: Path, options: ExportOptions) -> None:
+    """Rewrites the file with 8-bit weights and activations."""
     from ai_edge_quantizer import qtyping, quantizer
 
     plan = quantizer.Quantizer(str(file))
@@ -68,7 +72,8 @@ def _to_8_bits(file: Path, options: ExportOptions) -> None:
 
 
 def _keep_in_float(plan: Any) -> None:
-    """plan: ai_edge_quantizer's Quantizer, after what it shall do with everything else."""
+    """Leaves the decoding of boxes in float. plan: ai_edge_quantizer's Quantizer, which already knows what to do with
+    everything else, as the last rule counts."""
     from ai_edge_quantizer import algorithm_manager, qtyping
 
     everything, not_at_all = qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_manager.AlgorithmName.NO_QUANTIZE
@@ -76,7 +81,8 @@ def _keep_in_float(plan: Any) -> None:
 
 
 class _Calibration:
-    """The calibration images as the network takes them, as often as they are asked for."""
+    """The calibration images, in the shape that the network takes. They can be gone through several times, as the
+    quantizer does."""
 
     def __init__(self, file: Path, options: ExportOptions) -> None:
         from ai_edge_litert.interpreter import Interpreter

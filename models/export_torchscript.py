@@ -16,13 +16,13 @@ METADATA_NAME = "config.txt"  # of the extra file; v6.1's name
 
 
 def export_torchscript(model: DetectionModel, file: Path, options: ExportOptions) -> Path:
-    """Writes the network as a trace, in the memory order that is fastest for images in channels_last order.
+    """Writes the network as a trace whose weights are in channels_last order, as that is fastest.
 
     Differs from v6.1: --optimize folds the weights into the program (torch.jit.freeze), as the optimizer for mobile
     processors is no longer in torch's packages; --dynamic leaves batch, height and width free.
     """
     if not options.inplace:
-        set_inplace_(model, False)
+        leave_inputs_alone_(model)
     network = to_channels_last_(model.half() if options.half else model)
     images = example(network, options).contiguous(memory_format=torch.channels_last)
     with quiet(not options.verbose):
@@ -33,9 +33,9 @@ def export_torchscript(model: DetectionModel, file: Path, options: ExportOptions
     return file
 
 
-def set_inplace_(model: nn.Module, inplace: bool) -> None:
-    """Whether activations write into their input, in place."""
+def leave_inputs_alone_(model: nn.Module) -> None:
+    """Changes activations that overwrite their input, in place, so that they do not."""
     module: Any  # of any class, with that attribute or without
     for module in model.modules():
         if hasattr(module, "inplace"):
-            module.inplace = inplace
+            module.inplace = False

@@ -1,4 +1,4 @@
-"""An exported file as a backend: what the runtimes of such files have in common. Not for any of them (the other
+"""An exported file as a backend: what the runtimes of such files have in common. Not for any single one (the other
 models/runtime_*.py), nor for .pt files (models/runtime_torch.py)."""
 
 from abc import abstractmethod
@@ -20,21 +20,23 @@ FEWEST_COLUMNS = 6  # of predictions: a box, objectness, one class
 DETECTION_COLUMNS = 6  # of a file with suppression: corners, confidence, class
 LONGEST_MESSAGE = 300  # characters
 MOST_PIXELS = 2**28  # of a batch, whatever a file claims: 3 GB as float32
-METADATA_NAME = "metadata.json"  # beside or behind networks of formats that keep no texts
-PROBE_SIDE = 64  # pixels at least, of the images that tell what a file predicts where it does not say
+METADATA_NAME = "metadata.json"  # of the file with the metadata, for formats that have no place for texts
+PROBE_SIDE = 64  # pixels at least of the image that is given to a file which does not tell what it predicts
 
 
 class ExportedBackend(Backend):
-    """A file in a runtime that takes float32 images (B, 3, H, W) and gives decoded predictions, or the detections of a
-    suppression inside the file, which become predictions again: confidence as objectness, the class for certain.
+    """A file that takes float32 images (B, 3, H, W) and gives decoded predictions. A file with suppression inside gives
+    detections instead, which are turned into predictions: the confidence becomes the objectness, and the class has the
+    probability 1.
 
-    Subclasses prepare their runtime before they call this constructor, which runs it where the number of columns is
-    not known. Raises InputError for a file that does not predict what a detector of YOLOv5 does.
+    A subclass calls this constructor when its runtime is ready, as it is run once where `columns` is None.
 
     Args:
         metadata: what the file tells.
         columns: of the file's output, None where only a run can tell.
         fixed_hw, fixed_batch: see Backend.
+
+    Raises InputError for a file whose output is not that of a YOLOv5 detector.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class ExportedBackend(Backend):
             LOGGER.info(f"{file} has its attention frozen, which cost: {_told(metadata.frozen)}")
 
     def _columns(self, shape: tuple[int, ...], device: torch.device) -> int:
-        """Of the predictions for black images of that shape (B, 3, H, W)."""
+        """How many the output has, from a run with black images of that shape, (B, 3, H, W)."""
         try:
             return int(self._checked(self._run(torch.zeros(shape, device=device))).shape[2])
         except (RuntimeError, MemoryError) as error:
@@ -80,15 +82,18 @@ class ExportedBackend(Backend):
 
     @abstractmethod
     def _run(self, images: Tensor) -> Tensor:
-        """float32 images (B, 3, H, W) -> the file's first output, on any device. Raises InputError where it fails."""
+        """float32 images (B, 3, H, W) -> the file's first output, a tensor on any device. Raises InputError where that
+        fails."""
 
     def _infer(self, images: Tensor) -> Tensor:
         predictions = self._checked(self._run(images)).float().to(self.device)
         return as_predictions(predictions, self.nc) if self.suppressed else predictions
 
     def _checked(self, output: Tensor) -> Tensor:
-        if output.ndim != 3 or output.shape[2] < FEWEST_COLUMNS:
-            raise InputError(f"{self.file}: predictions (B, N, 5 + classes) were expected, got {tuple(output.shape)}")
+        columns = output.shape[2] if output.ndim == 3 else 0
+        if columns < FEWEST_COLUMNS or (self.suppressed and columns != DETECTION_COLUMNS):
+            expected = "detections (B, K, 6)" if self.suppressed else "predictions (B, N, 5 + classes)"
+            raise InputError(f"{self.file}: {expected} were expected, got {tuple(output.shape)}")
         return output
 
 
@@ -107,13 +112,18 @@ def check_is_file(file: Path) -> None:
         raise InputError(f"there is no file {file}")
 
 
+def fixed_size(height: int | None, width: int | None) -> tuple[int, int] | None:
+    """The one image size of a file, from its sides, of which None is free; None where one is."""
+    return (height, width) if height and width else None
+
+
 def as_array(images: Tensor) -> np.ndarray:
     """Images as the contiguous array that runtimes other than torch take."""
     return np.ascontiguousarray(images.cpu().numpy())
 
 
 def one_line(error: Exception) -> str:
-    """A runtime's message, which may be long."""
+    """A runtime's message on one line, cut where it is long."""
     return " ".join(str(error).split())[:LONGEST_MESSAGE]
 
 
@@ -124,14 +134,15 @@ def in_pixels(predictions: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 
 def as_predictions(detections: Tensor, nc: int) -> Tensor:
-    """Detections (B, K, 6) [x1, y1, x2, y2, confidence, class] -> predictions (B, K, 5 + nc) that suppression turns
-    into the same detections. Rows with a class that there is not, as hostile files may have, are of no class."""
+    """Detections (B, K, 6) [x1, y1, x2, y2, confidence, class] -> predictions (B, K, 5 + nc), of which suppression
+    makes the same detections. A row with a class that does not exist, as hostile files may have, is of no class."""
     label = detections[..., 5:6]
     certain = (label == torch.arange(nc, device=label.device)).to(detections.dtype)  # (B, K, nc)
     return torch.cat((xyxy2xywh(detections[..., :4]), detections[..., 4:5], certain), dim=2)
 
 
 def _classes(columns: int, file: Path) -> int:
+    """How many classes predictions with so many columns have. Raises InputError where there is none."""
     if columns < FEWEST_COLUMNS:
         raise InputError(f"{file}: predictions of {FEWEST_COLUMNS} columns or more were expected, got {columns}")
     return columns - 5

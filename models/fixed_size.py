@@ -1,8 +1,8 @@
 """A network for one image size, made of the plainest operations: what the converters for mobile runtimes take. Not for
 writing files: models/export_coreml.py, export_ncnn.py, export_tensorflow.py, export_tflite.py.
 
-Why not the network as it is: NCNN has no fifth dimension and no batched sums of products, TFLite no powers, and 8-bit
-runtimes want weights that are constants, which a kernel mixed for a sample is not.
+Why they do not take the network as it is: NCNN has no tensors of five dimensions and no batched matrix products with
+a sum, TFLite has no powers, and 8-bit runtimes want constant weights, which a kernel that is mixed for a sample is not.
 """
 
 from copy import deepcopy
@@ -12,20 +12,19 @@ from torch import Tensor, nn
 
 from models.blocks_detect import Detect
 from models.blocks_dynamic import Dynamic_conv2d, dynamic_layers
-from models.frozen import ROW, mixed_convolution
+from models.frozen import mixed_convolution, replace_layer_
 from models.yolo import DetectionModel
 from utils.anchors import make_grid
 
 
 class FixedSizeNetwork(nn.Module):
-    """A copy of a network in eval mode, on the CPU, for images of one size.
+    """A copy of a network in eval mode, on the CPU, for images of one size. It takes float32 images, RGB in 0..1, and
+    gives decoded predictions (B, N, 5 + nc), float32, in the order of the network's own.
 
     Args:
         size_hw: pixels, multiples of the network's stride.
-        channels_last: images are (B, H, W, 3), else (B, 3, H, W); float32, RGB in 0..1.
-        fractions: boxes in 0..1 of width and height, else in pixels.
-
-    Returns decoded predictions (B, N, 5 + nc), float32, in the order of the network's own.
+        channels_last: images are (B, H, W, 3), else (B, 3, H, W).
+        fractions: boxes are fractions of width and height, else in pixels.
     """
 
     def __init__(
@@ -34,11 +33,10 @@ class FixedSizeNetwork(nn.Module):
         super().__init__()
         self.network = deepcopy(model).cpu().float()
         for name, layer in dynamic_layers(self.network):
-            parent, _, attribute = name.rpartition(".")
-            setattr(self.network.get_submodule(parent), attribute, placed_as(layer, WeightedSum(layer)))
-        unit_wh = size_hw[::-1] if fractions else (1, 1)
+            replace_layer_(self.network, name, WeightedSum(layer))
         detect = self.network.detect
-        self.network.model[-1] = placed_as(detect, FixedSizeDetect(detect, size_hw, unit_wh))
+        unit_wh = size_hw[::-1] if fractions else (1, 1)
+        replace_layer_(self.network, f"model.{detect.i}", FixedSizeDetect(detect, size_hw, unit_wh))
         self.channels_last = channels_last
         self.eval().requires_grad_(False)
 
@@ -46,14 +44,8 @@ class FixedSizeNetwork(nn.Module):
         return self.network(images.permute(0, 3, 1, 2) if self.channels_last else images)
 
 
-def placed_as(layer: nn.Module, replacement: nn.Module) -> nn.Module:
-    """The replacement, which now knows the layer's row in the YAML, where the layer is one by itself."""
-    vars(replacement).update({key: value for key, value in vars(layer).items() if key in ROW})
-    return replacement
-
-
 class WeightedSum(nn.Module):
-    """A dynamic convolution as K plain ones, whose results are weighted with the attention and summed up."""
+    """A dynamic convolution as K plain ones, whose results are multiplied by the attention and added."""
 
     def __init__(self, layer: Dynamic_conv2d) -> None:
         super().__init__()
@@ -69,10 +61,10 @@ class WeightedSum(nn.Module):
 
 
 class FixedSizeDetect(nn.Module):
-    """Detect in eval mode for one image size, of tensors of at most four dimensions: its cells and anchors are
-    constants.
+    """Detect in eval mode for one image size, whose cells and anchors are constants, with tensors of at most four
+    dimensions.
 
-    size_hw in pixels; unit_wh: the pixels that a box's 1 stands for, (1, 1) for boxes in pixels.
+    size_hw: of the images, pixels. unit_wh: how many pixels a width and a height of 1 are: (1, 1) for boxes in pixels.
     """
 
     xy_scale: Tensor
@@ -101,7 +93,7 @@ class FixedSizeDetect(nn.Module):
 
 
 def _constants(detect: Detect, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Cells (column, row), pixels a cell, and anchors in pixels of each prediction: (1, N, 2) each."""
+    """Of each prediction the cell (column, row), the pixels a cell, and the anchor in pixels: (1, N, 2), all three."""
     cells, strides, anchors = [], [], []
     for stride, anchors_in_cells in zip(detect.stride, detect.anchors, strict=True):
         grid = make_grid((int(size_hw[0] / stride), int(size_hw[1] / stride))).flatten(0, 1)  # (ny * nx, 2)

@@ -1,5 +1,5 @@
-"""From the path of a model, or the name of a published one, to a model that can be used at once. Not for what torch.hub
-asks of its entry points: hubconf.py."""
+"""From a path, or the name of a published model, to a model that can be used at once. Not for torch.hub's entry points,
+which call this: hubconf.py."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -32,21 +32,21 @@ Device = str | int | torch.device | None
 def load_path(
     path: str | Path | Sequence[str | Path], *, autoshape: bool = True, verbose: bool = True, device: Device = None
 ) -> AutoShape | DetectionModel | Backend:
-    """The model of a file, .pt or exported; of several, their ensemble.
+    """The model in a file, .pt or exported; for several files, their ensemble.
 
     Args:
-        autoshape: as AutoShape, for images; else as it is: of a .pt the DetectionModel, not fused, in eval mode, which
-            can be trained; of exported or several files their Backend.
+        autoshape: wrapped in AutoShape, which takes images of any kind. Otherwise as it is: of one .pt file the
+            DetectionModel in eval mode, not fused, so that it can be trained; of exported or several files the Backend.
         verbose: False keeps the log quiet but for warnings.
         device: as in select_device, or a torch.device; None for the best there is.
 
     Raises InputError where the file or the device cannot be used.
 
-    Differs from v6.1: nothing is downloaded; without autoshape one kind of model, whatever the other arguments; the log
-    is quiet while loading, not for good.
+    Differs from v6.1: nothing is downloaded; without autoshape the kind of model does not depend on other arguments;
+    the log is quiet while loading, not for good.
     """
     with _quiet(not verbose):
-        chosen = select_device("" if device is None else str(device))
+        chosen = _device(device)
         if autoshape or not isinstance(path, (str, Path)) or Path(path).suffix.lower() != ".pt":
             backend = load_backend(path, chosen)
             return AutoShape(backend) if autoshape else backend
@@ -67,13 +67,13 @@ def load_name(
 
     Args:
         pretrained: with the published weights, which are downloaded where they are not here (the log says so, whatever
-            `verbose`). With other channels or classes those that fit. A dynamic model has no published weights: it
-            starts from those of the static one, whose kernels are spread as in a training.
-        channels: of the images; other than 3 needs autoshape=False, as images of people have three.
+            `verbose`). With other channels or classes, those of them that fit. A dynamic model has no published
+            weights: it starts from those of the static model, whose kernels are spread as in a training.
+        channels: of the images; other than 3 needs autoshape=False, as AutoShape takes pictures, which have three.
         classes: number of classes.
         autoshape, verbose, device: as in load_path.
 
-    Raises InputError where that can't be had.
+    Raises InputError where the weights cannot be had, or the device cannot be used.
     """
     if autoshape and channels != 3:
         raise InputError(f"AutoShape takes images of 3 channels: channels={channels} needs autoshape=False")
@@ -82,7 +82,7 @@ def load_name(
     if weights and (name, channels, classes) == (static, 3, COCO_CLASSES):
         return load_path(weights, autoshape=autoshape, verbose=verbose, device=device)
     with _quiet(not verbose):
-        chosen = select_device("" if device is None else str(device))
+        chosen = _device(device)
         network = _built(name, channels, classes, weights).eval().to(chosen)
         if not autoshape:
             return network
@@ -90,7 +90,7 @@ def load_name(
 
 
 def _built(name: str, channels: int, classes: int, weights: Path | None) -> DetectionModel:
-    """The network of the YAML, with what fits of the weights."""
+    """The network of <name>.yaml, with those of the weights that fit."""
     folder = ROOT / "models" / ("hub" if name.endswith("6") else "")
     network = DetectionModel(folder / f"{name}.yaml", ch=channels, nc=classes)
     if weights is None:
@@ -106,9 +106,13 @@ def _built(name: str, channels: int, classes: int, weights: Path | None) -> Dete
     return network
 
 
+def _device(device: Device) -> torch.device:
+    return select_device("" if device is None else str(device))
+
+
 @contextmanager
 def _quiet(wanted: bool) -> Iterator[None]:
-    """Warnings and errors alone in the log inside, where wanted."""
+    """Where wanted, the log tells warnings and errors alone inside."""
     level = LOGGER.level
     LOGGER.setLevel(logging.WARNING if wanted else level)
     try:

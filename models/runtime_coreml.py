@@ -17,7 +17,7 @@ INPUT, OUTPUT = "image", "output"
 
 
 class CoreMLBackend(ExportedBackend):
-    """A .mlpackage that models/export_coreml.py wrote, on whatever macOS takes to be the best. Raises InputError on any
+    """A .mlpackage that models/export_coreml.py wrote, on the processor that macOS chooses. Raises InputError on any
     other system, and where it is no such package."""
 
     def __init__(self, file: Path, device: torch.device) -> None:

@@ -12,8 +12,8 @@ from utils.errors import InputError
 
 
 class DnnBackend(ExportedBackend):
-    """A file in OpenCV, which needs no further package, on the CPU. Raises InputError where OpenCV cannot run it; it
-    takes files of a fixed size alone, with weights inside or in a file of their folder."""
+    """A file in OpenCV, which needs no further package, on the CPU. Raises InputError where OpenCV cannot run it, and
+    for a file that has no fixed image size or has weights outside of its own folder."""
 
     def __init__(self, file: Path, device: torch.device) -> None:
         import cv2

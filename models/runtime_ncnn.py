@@ -17,10 +17,10 @@ NETWORK_NAME, WEIGHTS_NAME = "model.ncnn.param", "model.ncnn.bin"
 
 
 class NcnnBackend(ExportedBackend):
-    """A folder with model.ncnn.param and model.ncnn.bin, with as many threads as torch has.
+    """A folder with model.ncnn.param and model.ncnn.bin, which takes one image at a time. It runs with as many threads
+    as torch has.
 
-    half: 16-bit arithmetic where the processor has it, else float32. Raises InputError where it is no network of one
-    image.
+    half: 16-bit arithmetic where the processor has it, else float32. Raises InputError where there is no such network.
     """
 
     def __init__(self, file: Path, device: torch.device, *, half: bool = False) -> None:

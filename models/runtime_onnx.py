@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from models.export_metadata import from_texts
-from models.exported import ExportedBackend, as_array, check_is_file, one_line
+from models.exported import ExportedBackend, as_array, check_is_file, fixed_size, one_line
 from utils.errors import InputError
 from utils.extras import need
 from utils.log import LOGGER
 
 REQUIREMENTS = "requirements-export.txt"
+TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class OnnxBackend(ExportedBackend):
@@ -27,7 +28,7 @@ class OnnxBackend(ExportedBackend):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # threads that wait in a loop would take the processor from loading, decoding and suppression
+        # idle threads that wait in a loop would take the processor from loading, decoding and suppression
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors
         try:
@@ -47,7 +48,7 @@ class OnnxBackend(ExportedBackend):
             from_texts(texts, file),
             device,
             columns=columns if isinstance(columns, int) else None,
-            fixed_hw=(height, width) if height and width else None,
+            fixed_hw=fixed_size(height, width),
             fixed_batch=batch,
         )
 
@@ -60,10 +61,8 @@ class OnnxBackend(ExportedBackend):
             raise InputError(f"{self.file}: ONNX Runtime fails on images {shape}: {one_line(error)}") from error
 
 
-TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-
-
 def _providers(device: torch.device) -> list[Any]:
+    """What ONNX Runtime calls the places to compute, the wanted one first. Warns where CUDA is wanted and not there."""
     import onnxruntime
 
     if device.type != "cuda":

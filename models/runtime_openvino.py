@@ -8,21 +8,21 @@ from torch import Tensor
 
 from models.export_metadata import Metadata, from_json
 from models.export_openvino import METADATA_PATH
-from models.exported import ExportedBackend, as_array, one_line
+from models.exported import ExportedBackend, as_array, fixed_size, one_line
 from utils.errors import InputError
 from utils.extras import need
 from utils.log import LOGGER
 
 REQUIREMENTS = "requirements-export.txt"
-SIXTEEN_BITS = {"BF16": "bf16", "FP16": "f16"}  # a device's ability -> the hint that asks for it, the first if it can
+SIXTEEN_BITS = {"BF16": "bf16", "FP16": "f16"}  # a device's ability -> the hint that asks for it; the best first
 
 
 class OpenVinoBackend(ExportedBackend):
-    """A folder with one .xml, or that file: on the CPU, or where there is one of Intel's GPUs on what OpenVINO takes to
-    be the best, with as many threads as torch has.
+    """A folder with one .xml, or that file. It runs on the CPU, with as many threads as torch has; where there is a GPU
+    of Intel's, on the device that OpenVINO chooses.
 
-    half: 16-bit arithmetic where the device has it, else float32, which is what OpenVINO leaves by itself. Raises
-    InputError where it is no network for images.
+    half: 16-bit arithmetic where the device has it. Otherwise it is float32, which OpenVINO would not keep to by
+    itself. Raises InputError where the file is no network for images.
     """
 
     def __init__(self, file: Path, device: torch.device, *, half: bool = False) -> None:
@@ -46,7 +46,7 @@ class OpenVinoBackend(ExportedBackend):
             metadata_of(network, file),
             device,
             columns=columns,
-            fixed_hw=(height, width) if height and width else None,
+            fixed_hw=fixed_size(height, width),
             fixed_batch=batch,
         )
 

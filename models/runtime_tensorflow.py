@@ -1,6 +1,6 @@
 """TensorFlow's SavedModels and frozen graphs on the CPU. Not for writing them: models/export_tensorflow.py.
 
-Both are programs that may do whatever TensorFlow can, write files among it: run what you trust.
+Both are programs that may do whatever TensorFlow can, such as writing files: run what you trust.
 """
 
 from abc import abstractmethod
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.export_metadata import Metadata, from_file, from_json
-from models.exported import METADATA_NAME, ExportedBackend, as_array, in_pixels, one_line
+from models.exported import METADATA_NAME, ExportedBackend, as_array, fixed_size, in_pixels, one_line
 from utils.errors import InputError
 from utils.extras import need
 from utils.silence import silence
@@ -25,8 +25,8 @@ SIGNATURE = "serving_default"
 
 
 class TensorFlowBackend(ExportedBackend):
-    """A network that takes images (B, height, width, 3) and gives boxes in 0..1 of width and height. Raises InputError
-    where it is none."""
+    """A network that takes images (B, height, width, 3) and gives boxes as fractions of width and height. Raises
+    InputError where it is no such network."""
 
     def __init__(self, file: Path, device: torch.device) -> None:
         need(["tensorflow"], REQUIREMENTS, purpose=str(file))
@@ -41,9 +41,7 @@ class TensorFlowBackend(ExportedBackend):
         if len(shape) != 4 or shape[3] != 3:
             raise InputError(f"{file}: one input (B, height, width, 3) was expected, got {shape}")
         batch, height, width, _ = shape
-        super().__init__(
-            file, metadata, device, fixed_hw=(height, width) if height and width else None, fixed_batch=batch
-        )
+        super().__init__(file, metadata, device, fixed_hw=fixed_size(height, width), fixed_batch=batch)
 
     @abstractmethod
     def _load(self, file: Path) -> tuple[Sequence[int | None], Metadata]:
@@ -63,10 +61,10 @@ class TensorFlowBackend(ExportedBackend):
 
 
 class SavedModelBackend(TensorFlowBackend):
-    """A folder."""
+    """A folder that TensorFlow calls a SavedModel."""
 
     def _load(self, file: Path) -> tuple[Sequence[int | None], Metadata]:
-        self.loaded = self.tf.saved_model.load(str(file))  # kept, because the function alone does not keep its weights
+        self.loaded = self.tf.saved_model.load(str(file))  # not to be dropped: the function does not keep its weights
         self.function = self.loaded.signatures[SIGNATURE]
         inputs = self.function.structured_input_signature[1]
         (self.input,) = inputs
@@ -77,7 +75,7 @@ class SavedModelBackend(TensorFlowBackend):
 
 
 class FrozenGraphBackend(TensorFlowBackend):
-    """A .pb file with one placeholder and a node that is called output, or Identity as in v6.1."""
+    """A .pb file with one placeholder and a node that is called output or, as in v6.1, Identity."""
 
     def _load(self, file: Path) -> tuple[Sequence[int | None], Metadata]:
         graph = self.tf.compat.v1.GraphDef()

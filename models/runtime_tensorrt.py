@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from models.export_metadata import Metadata, from_json
-from models.exported import ExportedBackend
+from models.exported import ExportedBackend, check_is_file, fixed_size
 from utils.errors import InputError
 from utils.extras import need
 
 REQUIREMENTS = "requirements-tensorrt.txt"
-LENGTH_BYTES = 4  # of the number of bytes of metadata in front of an engine, least byte first
+LENGTH_BYTES = 4  # a file begins with the length of its metadata, in so many bytes, the least significant first
 
 
 class TensorRTBackend(ExportedBackend):
@@ -41,8 +41,7 @@ class TensorRTBackend(ExportedBackend):
         self.input = names[modes.index(trt.TensorIOMode.INPUT)]
         self.output = names[modes.index(trt.TensorIOMode.OUTPUT)]
         batch, _, height, width = (side if side > 0 else None for side in self.engine.get_tensor_shape(self.input))
-        size_hw = (height, width) if height and width else None
-        super().__init__(file, metadata, device, fixed_hw=size_hw, fixed_batch=batch)
+        super().__init__(file, metadata, device, fixed_hw=fixed_size(height, width), fixed_batch=batch)
 
     def _run(self, images: Tensor) -> Tensor:
         images = images.contiguous()
@@ -64,9 +63,8 @@ def check_gpu(purpose: str) -> None:
 
 
 def split(file: Path) -> tuple[Metadata, bytes]:
-    """The metadata in front of an engine, and the engine. Raises InputError where there is none."""
-    if not file.is_file():
-        raise InputError(f"there is no file {file}")
+    """A file's metadata, and the engine behind it. Raises InputError where the file is not so."""
+    check_is_file(file)
     content = file.read_bytes()
     length = int.from_bytes(content[:LENGTH_BYTES], "little")
     text, engine = content[LENGTH_BYTES : LENGTH_BYTES + length], content[LENGTH_BYTES + length :]

@@ -1,36 +1,34 @@
 """TFLite (LiteRT) files as a backend, on the CPU. Not for writing them: models/export_tflite.py."""
 
-import lzma
 import zlib
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.export_metadata import LONGEST, Metadata, from_json
-from models.exported import METADATA_NAME, ExportedBackend, as_array, in_pixels, one_line
+from models.exported import METADATA_NAME, ExportedBackend, as_array, check_is_file, in_pixels, one_line
 from utils.errors import InputError
 from utils.extras import need
 from utils.silence import silence
 
 REQUIREMENTS = "requirements-tflite.txt"
-UNREADABLE = (zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError)  # of an archive's member
+UNREADABLE = (BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeError)  # of an archive
 
 
 class TfliteBackend(ExportedBackend):
-    """A file that takes images (B, height, width, 3) and gives boxes in 0..1 of width and height, with as many threads
-    as torch has. Images and predictions may be in 8 bits, as in v6.1's files. Raises InputError where it is no such
-    network."""
+    """A file that takes images (B, height, width, 3) and gives boxes as fractions of width and height. It runs with as
+    many threads as torch has. Images and predictions may be in 8 bits, as in v6.1's files. Raises InputError where it
+    is no such network."""
 
     def __init__(self, file: Path, device: torch.device) -> None:
         need(["ai_edge_litert"], REQUIREMENTS, purpose=str(file))
         from ai_edge_litert.interpreter import Interpreter
 
-        if not file.is_file():
-            raise InputError(f"there is no file {file}")
+        check_is_file(file)
         try:
             with silence():
                 self.network = Interpreter(str(file), num_threads=torch.get_num_threads())
@@ -57,8 +55,8 @@ class TfliteBackend(ExportedBackend):
 
 
 def quantized(values: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
-    """In the type of the network's input: as they are where that is float32, else scaled. entry: what LiteRT tells
-    of it."""
+    """float32 values in the type of the network's input: as they are where that is float32, else scaled and rounded.
+    entry: what LiteRT tells of the input."""
     if entry["dtype"] == np.float32:
         return values
     scale, zero = entry["quantization"]
@@ -67,7 +65,7 @@ def quantized(values: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
 
 
 def dequantized(values: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
-    """The inverse, of the network's output. entry: what LiteRT tells of it."""
+    """The network's output as float32: the inverse of `quantized`. entry: what LiteRT tells of the output."""
     if entry["dtype"] == np.float32:
         return values
     scale, zero = entry["quantization"]
@@ -76,10 +74,16 @@ def dequantized(values: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
 
 def _metadata(file: Path) -> Metadata:
     """From the archive behind the network; nothing where there is none."""
-    try:
-        with ZipFile(file) as archive, archive.open(METADATA_NAME) as entry:
-            return from_json(entry.read(LONGEST + 1), file)
-    except (BadZipFile, KeyError):
+    if not is_zipfile(file):
         return Metadata({})
+    try:
+        with ZipFile(file) as archive:
+            found = [member for member in archive.infolist() if member.filename == METADATA_NAME]
+            if not found:
+                return Metadata({})
+            if found[0].compress_type not in (ZIP_STORED, ZIP_DEFLATED):  # of others zipfile unpacks without a limit
+                raise BadZipFile("it is packed in a way that export.py does not use")
+            with archive.open(found[0]) as entry:
+                return from_json(entry.read(LONGEST + 1), file)
     except UNREADABLE as error:
         raise InputError(f"{file}: its metadata cannot be unpacked: {one_line(error)}") from error

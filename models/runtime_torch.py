@@ -1,4 +1,5 @@
-"""A DetectionModel as a backend: what .pt files run in, and what a training validates with."""
+"""A network in PyTorch as a backend: .pt files, and the network of a training when it is validated. Not for exported
+files: models/exported.py."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,8 +39,8 @@ class TorchBackend(Backend):
         self.augment = augment
 
     def with_raw(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The decoded predictions and the heads' raw maps (B, na, ny, nx, 5 + nc), float32 both, without augmentation:
-        what a loss is computed from."""
+        """The decoded predictions, and the heads' raw maps (B, na, ny, nx, 5 + nc), from which a loss is computed; both
+        float32, both without test-time augmentation."""
         with self.autocast():
             decoded, raw = self.model(images)
         return decoded.float(), [level.float() for level in raw]
@@ -57,7 +58,7 @@ class TorchBackend(Backend):
 def load_torch(
     file: Path, device: torch.device, *, amp: torch.dtype | None = None, augment: bool = False
 ) -> TorchBackend:
-    """The network of a .pt file, fused, in the memory order that is fastest. Raises InputError as load_model does."""
+    """The network in a .pt file, fused, in the memory order that is fastest. Raises InputError as load_model does."""
     checkpoint = read_checkpoint(file)
     model = to_channels_last_(inference_model(checkpoint, device))
     return TorchBackend(model, amp=amp, augment=augment, trained_with=checkpoint.info.get("opt"))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.export_metadata import LONGEST, from_json
 from models.export_torchscript import METADATA_NAME
-from models.exported import ExportedBackend, check_is_file, one_line
+from models.exported import LONGEST_MESSAGE, ExportedBackend, check_is_file, one_line
 from utils.errors import InputError
 from utils.quiet import quiet
 
@@ -16,7 +16,7 @@ LARGEST_CODE = 2**27  # bytes, unpacked
 
 
 class TorchScriptBackend(ExportedBackend):
-    """A file of torch.jit on the device, ours or v6.1's. Raises InputError where it is none, or none that takes
+    """A file of torch.jit, ours or v6.1's, run on the device. Raises InputError where it is no such file, or takes no
     images."""
 
     def __init__(self, file: Path, device: torch.device) -> None:
@@ -29,13 +29,13 @@ class TorchScriptBackend(ExportedBackend):
         except (RuntimeError, ValueError, UnicodeError, EOFError) as error:
             raise InputError(f"{file}: torch cannot read it as TorchScript: {one_line(error)}") from error
         metadata = from_json(extra[METADATA_NAME] or "{}", file)
-        bound = not metadata.dynamic and metadata.imgsz is not None
+        is_fixed = not metadata.dynamic and metadata.imgsz is not None
         super().__init__(
             file,
             metadata,
             device,
-            fixed_hw=metadata.imgsz if bound else None,
-            fixed_batch=metadata.batch if bound else None,
+            fixed_hw=metadata.imgsz if is_fixed else None,
+            fixed_batch=metadata.batch if is_fixed else None,
         )
 
     def _run(self, images: Tensor) -> Tensor:
@@ -43,11 +43,16 @@ class TorchScriptBackend(ExportedBackend):
             output = self.program(images)
         except RuntimeError as error:
             shape = tuple(images.shape)
-            raise InputError(f"{self.file}: TorchScript fails on images {shape}: {one_line(error)}") from error
+            raise InputError(f"{self.file}: TorchScript fails on images {shape}: {_reason(error)}") from error
         first = output[0] if isinstance(output, (tuple, list)) and output else output
         if not isinstance(first, Tensor):
             raise InputError(f"{self.file}: it should give a tensor of predictions, got {type(first).__name__}")
         return first
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of a message, which says what failed; those above it say where in the program."""
+    return " ".join(str(error).strip().split("\n")[-1].split())[:LONGEST_MESSAGE] or one_line(error)
 
 
 def _check_packed(file: Path) -> None:

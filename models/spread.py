@@ -19,23 +19,29 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 class Static(NamedTuple):
-    """A static convolution, as a dynamic one can take it over."""
+    """A static convolution, as the dynamic one in its place takes it over.
 
-    kernel: Tensor  # (O, C / groups, k, k)
-    bias: Tensor | None  # (O,)
-    bare: bool = False  # Conv's kernel and normalisation in one, for a layer that lacks Conv's SiLU
+    Attributes:
+        kernel: (O, C / groups, k, k).
+        bias: (O,).
+        folded: the batch normalisation of a Conv is in kernel and bias, for a bare Dynamic_conv2d, which has none.
+    """
+
+    kernel: Tensor
+    bias: Tensor | None
+    folded: bool = False
 
 
 def spread_kernels(
     model: nn.Module, state: Mapping[str, Tensor], *, noise: float, rng: np.random.Generator
 ) -> dict[str, Tensor]:
-    """A copy of `state` (a network's state dict) that also holds K kernels for each dynamic convolution of the model
-    where the network has a static convolution of the same shape in that place. Logs which these are.
+    """A copy of `state`, the state dict of a static network, in which the kernel of a static convolution is spread over
+    the K kernels of each dynamic convolution of the model that has its place and shape. Logs which these are.
 
-    In a DyConv the network computes at first what it did, up to the noise: its batch normalisation is in `state` under
-    its own name. A bare Dynamic_conv2d gets the kernel and bias of convolution and normalisation in one, but it has no
-    activation where Conv has SiLU, so its network starts from other outputs. The attention is in no static state dict
-    and stays as it is.
+    With DyConv in place of Conv the model computes at first what the static network does, but for the noise; the batch
+    normalisation has the same name in both. A bare Dynamic_conv2d in place of a Conv has no normalisation, which is
+    therefore folded into its kernels, and no SiLU: that model starts from other outputs. No static network has an
+    attention to copy: the model's stays as it is.
 
     Differs from v6.1: (the published layer) there dynamic layers start from random kernels whatever the weights.
     """
@@ -51,7 +57,8 @@ def spread_kernels(
             bias = torch.zeros(layer.out_planes) if static.bias is None else static.bias
             added[f"{name}.bias"] = bias.float().repeat(layer.K, 1)  # (K, O)
         names[layer.K].append(name.removesuffix(".conv"))
-        bare += [name] * static.bare
+        if static.folded:
+            bare.append(name)
     for kernels, found in names.items():
         LOGGER.info(f"Spread static kernels over K={kernels} in layers {', '.join(found)} (noise {noise:g})")
     if bare:
@@ -60,8 +67,8 @@ def spread_kernels(
 
 
 def static_convolution(name: str, layer: Dynamic_conv2d, state: Mapping[str, Tensor]) -> Static | None:
-    """What `state` has in the place of the dynamic convolution `name`: a convolution under the same name, or a Conv
-    (fused or not) where the layer is bare. None where there is neither, or one of another shape."""
+    """The convolution that `state` has in the place of the dynamic convolution `name`. It has the same name, or where
+    the layer is bare it is that of a Conv, fused or not. None where there is neither, or one of another shape."""
     shape = layer.weight.shape[1:]  # (O, C / groups, k, k)
     kernel = state.get(f"{name}.weight")
     if kernel is not None:
@@ -70,19 +77,19 @@ def static_convolution(name: str, layer: Dynamic_conv2d, state: Mapping[str, Ten
     if kernel is None or kernel.shape != shape:
         return None
     if any(values is None or values.shape != shape[:1] for values in norm):
-        return Static(kernel, state.get(f"{name}.conv.bias"), bare=True)
+        return Static(kernel, state.get(f"{name}.conv.bias"), folded=True)
     bn = nn.BatchNorm2d(layer.out_planes, eps=EPS)
     bn.load_state_dict(dict(zip(NORM, norm, strict=True)), strict=False)
     scale, shift = scale_and_shift(bn)
-    return Static(kernel * scale[:, None, None, None], shift, bare=True)
+    return Static(kernel * scale[:, None, None, None], shift, folded=True)
 
 
 def perturbed_copies(kernel: Tensor, count: int, *, noise: float, rng: np.random.Generator) -> Tensor:
-    """W_k = W + noise * std(W) * e_k for k = 1..count, (count, *kernel.shape), float32. Each e_k is unit normal, and
-    they sum to 0: under an even attention the noise cancels. With one copy there is none."""
+    """W_k = W + noise * std(W) * e_k for k = 1..count, as (count, *kernel.shape), float32. Each e_k is of the standard
+    normal distribution, and together they are 0, so that an even attention gives W. One copy has no noise."""
     exact = kernel.double()
     unit = torch.from_numpy(rng.standard_normal((count, *kernel.shape)))
     unit = unit - unit.mean(0)
-    if count > 1:  # taking the mean out took a part 1 / count of the variance
+    if count > 1:  # without their mean, they have only (count - 1) / count of their variance
         unit = unit * math.sqrt(count / (count - 1))
     return (exact + noise * exact.std(correction=0) * unit).float()

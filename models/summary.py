@@ -15,7 +15,7 @@ from models.common import Dynamic_conv2d, dynamic_layers
 from models.yolo import DetectionModel
 from utils.log import LOGGER
 
-MIN_STRIDE = 32
+MIN_STRIDE = 32  # pixels: where the model's is smaller, v6.1 counts with this one
 USUAL_SIDE = 640  # pixels of the image for which YOLOv5 tells the cost, whatever a model is trained at
 
 
@@ -35,7 +35,7 @@ class Summary(NamedTuple):
 
 
 class DynamicCost(NamedTuple):
-    """What one dynamic convolution costs: attention, mixing of the kernels and the convolution itself."""
+    """What a dynamic convolution costs: its attention, the mixing of its kernels, and the convolution itself."""
 
     name: str  # inside the model: "model.10.conv"
     layer: Dynamic_conv2d
@@ -49,7 +49,7 @@ class DynamicCost(NamedTuple):
 
 
 def model_summary(model: DetectionModel, imgsz: int = USUAL_SIDE) -> Summary:
-    """Counts a model, which stays as it is, for square images of imgsz pixels."""
+    """The numbers of a model for square images of imgsz pixels. The model stays as it is."""
     return Summary(
         layers=sum(1 for _ in model.modules()),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -62,9 +62,11 @@ def model_summary(model: DetectionModel, imgsz: int = USUAL_SIDE) -> Summary:
 def log_summary(
     model: DetectionModel, imgsz: int = USUAL_SIDE, *, name: str | Path = "Model", table: bool = True
 ) -> Summary:
-    """Logs the table of layers, below it what dynamic ones cost (neither without `table`), and the line `YOLOv5n
-    summary: ... layers, ...`, which says imgsz where it is not 640.
-    name: what the line calls the model; of a path, such as the model YAML's, the stem."""
+    """Logs the line `YOLOv5n summary: ... layers, ...`, which tells imgsz if it is not 640. Before it, with `table`,
+    stand the table of layers and what dynamic ones cost.
+
+    name: what the line calls the model; of a path, such as that of its YAML, the stem.
+    """
     if table:
         LOGGER.info("\n".join([model_table(model), *dynamic_table(model, imgsz)]))
     summary = model_summary(model, imgsz)
@@ -93,8 +95,8 @@ def dynamic_table(model: DetectionModel, imgsz: int = USUAL_SIDE) -> list[str]:
 
 
 def dynamic_costs(model: DetectionModel, imgsz: int = USUAL_SIDE) -> list[DynamicCost]:
-    """The cost of every dynamic convolution for one square image, counted as in `gflops`, in the model's order; needs
-    no thop. The model stays as it is."""
+    """The cost of each dynamic convolution for one square image, in the model's order, counted as in `gflops` but
+    without thop. The model stays as it is."""
     shapes, image, scale = _shapes_only(model, imgsz)
     macs: dict[nn.Module, int] = {}
 
@@ -114,12 +116,14 @@ def dynamic_costs(model: DetectionModel, imgsz: int = USUAL_SIDE) -> list[Dynami
 
 
 def gflops(model: DetectionModel, imgsz: int = USUAL_SIDE) -> float | None:
-    """Billions of operations (two for each multiply-add) for one square image, as v6.1 prints them: thop's count of
-    convolutions, batch normalisations, linear layers and upsampling. Shapes are counted, nothing is computed. An imgsz
-    that is no multiple of the stride is scaled by area from the next one. None, and a log line, without thop.
+    """Billions of operations (two for each multiply-add) for one square image, as v6.1 prints them: thop counts
+    convolutions, batch normalisations, linear layers and upsampling from the shapes, without computing anything. For an
+    imgsz that is no multiple of the stride, the count for the next multiple is scaled by area. None, which the log
+    tells, where thop cannot be imported.
 
-    Differs from v6.1: dynamic convolutions are counted (attention, mixing of kernels and the convolution itself), and
-    at the image's own size, since what does not depend on the size must not be scaled.
+    Differs from v6.1: dynamic convolutions are counted (attention, mixing of kernels and the convolution itself). The
+    count is for the image's own size, not for one of the stride that is scaled up, as a part of it is the same for
+    every size.
     """
     shapes, image, scale = _shapes_only(model, imgsz)
     try:
@@ -135,8 +139,9 @@ def gflops(model: DetectionModel, imgsz: int = USUAL_SIDE) -> float | None:
 
 
 def _shapes_only(model: DetectionModel, imgsz: int) -> tuple[DetectionModel, Tensor, float]:
-    """A copy of the model and an image (1, ch, side, side), both without content, where side is the next multiple of
-    the stride; and by how much the area of imgsz is smaller. A copy, as counting leaves hooks and buffers behind."""
+    """A copy of the model and an image (1, ch, side, side), both shapes without content, and the area of imgsz as a
+    part of the image's, whose side is the next multiple of the stride. A copy, as counting leaves hooks and buffers
+    behind."""
     stride = max(int(model.stride.max()), MIN_STRIDE)
     side = math.ceil(imgsz / stride) * stride
     image = torch.empty(1, model.yaml["ch"], side, side, device="meta")

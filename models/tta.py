@@ -1,5 +1,5 @@
-"""Test-time augmentation: a network sees an image in three sizes, once mirrored, and all it predicts counts. Not for
-augmentation in training: utils/augmentations.py."""
+"""Test-time augmentation: a network sees an image in three sizes, one of them mirrored, and suppression is given all
+predictions. Not for augmentation in training: utils/augmentations.py."""
 
 import math
 
@@ -16,24 +16,24 @@ PADDING_LEVEL = 0.447  # of a channel in 0..1: ImageNet's mean
 def augmented_forward(model: DetectionModel, images: Tensor) -> Tensor:
     """Images (B, 3, H, W) -> decoded predictions (B, N, 5 + nc) of all views, in pixels of the images.
 
-    The largest view gives up its coarsest level and the smallest one its finest: large objects are found better in the
-    small view, small ones in the large.
+    Large objects are found better in the smallest view, and small ones in the largest. So the coarsest level of the
+    largest view and the finest level of the smallest are left out.
     """
     stride = int(model.stride.max())
     decoded = []
-    for view, (scale, mirrored) in enumerate(VIEWS):
-        looked_at = images.flip(3) if mirrored else images
-        predictions, raw = model(scaled(looked_at, scale, stride))
+    for number, (scale, mirrored) in enumerate(VIEWS):
+        view = scaled(images.flip(3) if mirrored else images, scale, stride)
+        predictions, raw = model(view)
         sizes = [level[0, ..., 0].numel() for level in raw]  # predictions of each level, finest first
-        first = sizes[0] if view == len(VIEWS) - 1 else 0
-        last = sum(sizes) - (sizes[-1] if view == 0 else 0)
-        decoded.append(_in_image(predictions[:, first:last], scale, images.shape[3] if mirrored else None))
+        first = sizes[0] if number == len(VIEWS) - 1 else 0
+        end = sum(sizes) - (sizes[-1] if number == 0 else 0)
+        decoded.append(_in_image(predictions[:, first:end], scale, images.shape[3] if mirrored else None))
     return torch.cat(decoded, dim=1)
 
 
 def scaled(images: Tensor, scale: float, stride: int) -> Tensor:
-    """Images (B, 3, H, W) resized by the scale, then padded right and below to multiples of the stride of the original
-    size times the scale."""
+    """Images (B, 3, H, W), their height and width times the scale, on a border at the right and bottom up to multiples
+    of the stride."""
     if scale == 1:
         return images
     size_hw = images.shape[2:]
@@ -44,7 +44,8 @@ def scaled(images: Tensor, scale: float, stride: int) -> Tensor:
 
 
 def _in_image(predictions: Tensor, scale: float, mirror_width: int | None) -> Tensor:
-    """Predictions (B, n, 5 + nc) of a view in pixels of the original images of that width."""
+    """Predictions (B, n, 5 + nc) for a view -> the same in pixels of the images. mirror_width: width of the images in
+    pixels for a mirrored view, else None."""
     x, y, w, h = (predictions[..., :4] / scale).split(1, dim=2)
     x = x if mirror_width is None else mirror_width - x
     return torch.cat((x, y, w, h, predictions[..., 4:]), dim=2)

@@ -1,5 +1,5 @@
-"""Networks that were saved after fuse(): gives their convolutions batch normalisations again. Not for folding these
-into the convolutions: that is in models/blocks_conv.py."""
+"""Weights that were saved after fuse(): gives their convolutions batch normalisations again. Not for fuse() itself:
+models/blocks_conv.py."""
 
 from collections.abc import Mapping
 
@@ -11,16 +11,16 @@ from utils.log import LOGGER
 
 
 def unfused(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A copy of `state` (a network's state dict) for the model, whose blocks have batch normalisations. Where the state
-    has a convolution of the block's shape with a bias and no normalisation, as after fuse(), the block gets one that
-    adds this bias and does nothing else, so that in eval mode it computes what the fused network did. Says so.
+    """A copy of `state`, the state dict of a network that may have been fused, for a model that is not. A block that
+    has a convolution with a bias there and no batch normalisation gets one that adds this bias and does nothing else.
+    In eval mode the model then computes what the fused network did. Logs a warning where there are such blocks.
 
     Differs from v6.1: there a training that starts from such a file loses the biases.
     """
     whole = dict(state)
     blocks = [(name, block) for name, block in model.named_modules() if isinstance(block, (Conv, DyConv))]
-    fused = [(name, block.bn.eps) for name, block in blocks if block.bn and _is_fused(name, block, state)]
-    for name, eps in fused:
+    fused = {name: block.bn.eps for name, block in blocks if block.bn and _is_fused(name, block, state)}
+    for name, eps in fused.items():
         bias = whole.pop(f"{name}.conv.bias")
         whole |= {f"{name}.bn.{key}": tensor for key, tensor in _adding(bias, eps).items()}
     if fused:
@@ -32,14 +32,15 @@ def unfused(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 
 
 def _is_fused(name: str, block: Conv | DyConv, state: Mapping[str, Tensor]) -> bool:
-    kernel, bias = state.get(f"{name}.conv.weight"), state.get(f"{name}.conv.bias")
-    missing = block.bn is not None and f"{name}.bn.weight" not in state
-    return missing and kernel is not None and kernel.shape == block.conv.weight.shape and bias is not None
+    """Whether the state has the block's convolution, in its shape and with a bias, and no batch normalisation."""
+    kernel = state.get(f"{name}.conv.weight")
+    has_convolution = kernel is not None and kernel.shape == block.conv.weight.shape
+    return has_convolution and f"{name}.conv.bias" in state and f"{name}.bn.weight" not in state
 
 
 def _adding(bias: Tensor, eps: float) -> dict[str, Tensor]:
-    """The state of a batch normalisation whose scale is exactly 1, with its running variance, and whose shift is the
-    bias: (O,), or (K, O) of a fused DyConv, whose K biases are equal."""
+    """The state of a batch normalisation that adds the bias. bias: (O,), or (K, O) of a fused DyConv, whose K biases
+    are equal. Its running variance is 1 - eps, so that it divides by exactly 1."""
     shift = bias.reshape(-1, bias.shape[-1])[0]  # (O,)
     return {
         "weight": torch.ones_like(shift),

@@ -1,5 +1,5 @@
-"""Files of weights: reads our checkpoints and those of YOLOv5 v6 and v7, builds models from them, writes ours. How a
-stranger's file is opened safely is in models/unpickling.py."""
+"""Files of weights: reads our checkpoints and those of YOLOv5 v6 and v7, builds models from them, writes ours. Not for
+opening a stranger's file safely: models/unpickling.py."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,18 +30,18 @@ DROPPED = "anchor_grid"  # a buffer of old files: v6.1 and ours compute it from 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file of weights says, as plain data.
+    """The content of a file of weights, as plain data.
 
     Attributes:
         file: where it was read.
-        source: "ours"; "v6" for files of YOLOv5 v6 and v7; "tensors" for a bare state dict, which has no yaml.
-        yaml: the model's description, as DetectionModel takes it.
-        names: class names by class index.
+        source: "ours"; "v6" for files of YOLOv5 v6 and v7; "tensors" for a bare state dict.
+        yaml: the model's description, as DetectionModel takes it; empty for a bare state dict.
+        names: class names by class number; empty for a bare state dict.
         state: state dict for inference (the averaged weights where the file has them), floats as float32.
-        info: what stays when the training is stripped: date, and what save_checkpoint was given (options, ...).
+        info: facts that stay when the file is stripped: date, and what save_checkpoint was given (options, ...).
         training: what a resume needs: model, updates, optimizer, epoch, best_fitness, ...; None in stripped and
             foreign files.
-        activations: class name of each activation by module path, for foreign files.
+        activations: in foreign files the class name of each activation, by its place in the network: "model.0.act".
     """
 
     file: Path
@@ -63,11 +63,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     content = load_inert(file)
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
         return _read_ours(file, content)
-    if _is_state_dict(content):
-        return Checkpoint(file, "tensors", {}, {}, _float32(content))
     network = content
-    if isinstance(content, Mapping):
-        network = content["model"] if content.get("ema") is None and "model" in content else content.get("ema")
+    if isinstance(content, Mapping) and not _is_state_dict(content):
+        network = content.get("model") if content.get("ema") is None else content["ema"]
     if _is_state_dict(network):
         return Checkpoint(file, "tensors", {}, {}, _float32(network))
     if not isinstance(network, Inert):
@@ -124,8 +122,8 @@ def _warn_of_temperature(model: DetectionModel, path: str | Path) -> None:
 
 
 def transfer_weights(model: nn.Module, checkpoint: Checkpoint, exclude: Sequence[str] = ()) -> tuple[int, int]:
-    """Copies the tensors whose name and shape the model has too, but for names that contain a part in `exclude`.
-    Returns (how many were copied, how many the model has), and logs it."""
+    """Copies the checkpoint's tensors into the model where both have the name and shape, but none whose name contains
+    one of the texts in `exclude`. Returns how many were copied and how many the model has, and logs both."""
     own = model.state_dict()
     taken = {
         name: tensor
@@ -148,11 +146,18 @@ def save_checkpoint(
     info: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a checkpoint of plain data, whole or not at all. With an optimizer it can be resumed.
+    """Writes a checkpoint of plain data, whole or not at all.
 
-    info: small facts that stay when the file is stripped (options, data file); training: more that a resume needs and
-    strip_optimizer drops. Paths and numpy scalars become text and numbers; anything else that is not plain data raises
-    TypeError.
+    Args:
+        model: the network as it is trained. Without `ema`, its weights are those for inference.
+        ema: the averaged weights, for inference.
+        optimizer: with it, a training can be resumed from the file.
+        epoch: the one that is over, from 0; -1 for none.
+        best_fitness: of the training so far.
+        info: small facts that stay when the file is stripped: options, data file.
+        training: more that a resume needs and strip_optimizer drops; not without an optimizer.
+
+    Paths and numpy scalars become text and numbers. Raises TypeError for anything else that is not plain data.
     """
     resumable = None
     if optimizer is not None:
@@ -171,8 +176,8 @@ def save_checkpoint(
 
 
 def strip_optimizer(path: str | Path) -> None:
-    """Makes one of our checkpoints a file for inference, in place: the averaged weights as float16, no training. Raises
-    InputError for files that are not ours.
+    """Reduces one of our checkpoints, in place, to what inference needs: the averaged weights as float16. Raises
+    InputError for a file that is not ours.
 
     Differs from v6.1: a tensor with values beyond float16's range (65,504) stays float32.
     """
@@ -185,9 +190,9 @@ def strip_optimizer(path: str | Path) -> None:
 
 
 def renew_checkpoint(path: str | Path) -> None:
-    """Makes any readable checkpoint a small one of ours, in place: the averaged weights as float16, no training. A file
-    of another project is kept beside it as <name>.pt.bak, where there is none yet. Raises InputError as read_checkpoint
-    and build_model do."""
+    """Makes one of our stripped checkpoints, in place, of any that can be read. A file of another project is kept as
+    <name>.pt.bak beside it, unless there is one of that name. Raises InputError as read_checkpoint and build_model
+    do."""
     file, checkpoint = Path(path), read_checkpoint(path)
     if checkpoint.source == "ours":
         strip_optimizer(file)
@@ -221,7 +226,8 @@ def _write(
 
 
 class _Remembering:
-    """A file to write to that remembers why a write failed (no space, ...), of which torch's writer says nothing."""
+    """A file to write to, which keeps the error of a write that failed (no space, ...): torch's writer does not tell
+    it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -244,13 +250,13 @@ def _read_ours(file: Path, content: Mapping[str, Any]) -> Checkpoint:
     version = content.get("version")
     if not isinstance(version, int) or version > VERSION:
         raise InputError(f"{file}: checkpoint version {VERSION} was expected, got {version}; it needs a newer release")
-    missing = [key for key in ("yaml", "names", "state", "info", "training") if key not in content]
-    plain = [key for key in ("yaml", "names", "info") if not isinstance(content.get(key, {}), dict)]
-    missing += plain
-    if missing or not _is_state_dict(content["state"]):
-        raise InputError(
-            f"{file}: a damaged checkpoint: {', '.join(missing) or 'state'} is missing or not what it should be"
-        )
+    wrong = [key for key in ("yaml", "names", "info") if not isinstance(content.get(key), dict)]
+    if not _is_state_dict(content.get("state")):
+        wrong.append("state")
+    if "training" not in content:
+        wrong.append("training")
+    if wrong:
+        raise InputError(f"{file}: a damaged checkpoint: {', '.join(wrong)} is missing or not what it should be")
     parts = {key: content[key] for key in ("yaml", "names", "info", "training")}
     return Checkpoint(file, "ours", state=_float32(content["state"]), **parts)
 
@@ -272,15 +278,16 @@ def _read_v6(file: Path, network: Inert) -> Checkpoint:
 
 
 def _members(module: Inert, prefix: str = "") -> Iterator[tuple[str, Tensor | Inert]]:
-    """(name, tensor) of each parameter and persistent buffer in state-dict order, and (path, stand-in) of each module
-    below the given one. Raises TypeError where the stand-in does not hold what a module holds."""
+    """(qualified name, tensor) of each parameter and persistent buffer, in the order of a state dict, and (qualified
+    name, stand-in) of each module inside the given one. Raises TypeError where a stand-in does not hold what a module
+    holds."""
     attributes = module.state
     if not isinstance(attributes, Mapping):
         raise TypeError(f"{prefix or 'the network'} has no attributes")
-    passing = attributes.get("_non_persistent_buffers_set", ())
+    not_saved = attributes.get("_non_persistent_buffers_set", ())
     for kind in ("_parameters", "_buffers"):
         for name, tensor in _mapping(attributes, kind, prefix).items():
-            if tensor is not None and name not in passing:
+            if tensor is not None and name not in not_saved:
                 yield prefix + name, _tensor(tensor, prefix + name)
     temperature = attributes.get("temperature")  # in the published layer no buffer but a plain number
     if type(module).__name__ == "attention2d" and isinstance(temperature, (int, float)):
@@ -305,7 +312,8 @@ def _tensor(value: Any, name: str) -> Tensor:
 
 
 def _names_by_index(names: list[Any] | dict[Any, Any], nc: int | None) -> dict[int, str]:
-    """v6.1 keeps a list, v6.2 and later a dict; a class without a name is called class<i>."""
+    """{class number: name} of a list, which v6.1 has, or a dict, which v6.2 and later have. Without nc, there are as
+    many classes as names; a class without a name is called class<number>. Raises ValueError for an unusable nc."""
     if nc is not None and not 1 <= nc <= MOST_CLASSES:
         raise ValueError(f"nc is {nc}")
     pairs = names.items() if isinstance(names, dict) else enumerate(names)
@@ -322,7 +330,7 @@ def _float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _halved(tensor: Tensor) -> Tensor:
-    """float16 where that can hold the values; integers and single numbers (a temperature) as they are."""
+    """As float16, unless a value is beyond its range. Integers and single numbers (a temperature) stay as they are."""
     if not tensor.is_floating_point() or tensor.dim() == 0:
         return tensor
     return tensor.half() if (tensor.abs() <= torch.finfo(torch.float16).max).all() else tensor

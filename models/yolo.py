@@ -246,7 +246,7 @@ class DetectionModel(nn.Module):
             self.detect.set_strides(self._probe_strides())
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.eps, module.momentum = 1e-3, 0.03
+                module.eps, module.momentum = 1e-3, 0.03  # v6.1's; torch's are 1e-5 and 0.1
 
     @property
     def detect(self) -> Detect:
@@ -286,7 +286,7 @@ class DetectionModel(nn.Module):
 
     def fuse(self) -> "DetectionModel":
         """Folds every batch normalisation into the convolution before it, in place: eval mode gives the same results
-        faster, and the model can no longer be trained. Returns self."""
+        faster, and the model is no longer one to train. Returns self."""
         for module in self.modules():
             if isinstance(module, common.Fusable):
                 module.fuse_()

@@ -8,6 +8,8 @@ import torch
 from models.backend import Backend
 from models.backends import DetectMultiBackend, load_backend
 from models.ensemble import Ensemble
+from models.export_metadata import Metadata
+from models.exported import ExportedBackend
 from models.weights import save_checkpoint
 from models.yolo import DetectionModel
 from utils.errors import InputError
@@ -91,3 +93,24 @@ def test_half_is_what_the_device_is_fast_at(weights, monkeypatch, capsys, fast, 
     assert ("--half is left out" in capsys.readouterr().err) is not fast
     with torch.inference_mode():
         assert backend(torch.rand(1, 3, 64, 64)).dtype == torch.float32
+
+
+class Suppressed(ExportedBackend):
+    """A file with suppression inside, whose output has as many columns as it is told to."""
+
+    def __init__(self, width: int, **known) -> None:
+        self.width = width
+        super().__init__(Path("some.onnx"), Metadata({0: "disc"}, nms={"topk_all": 1}), CPU, **known)
+
+    def _run(self, images):
+        return torch.zeros(len(images), 1, self.width)
+
+
+@pytest.mark.parametrize("known", [{}, {"columns": 6}])
+@pytest.mark.parametrize("width", [5, 6, 7, 85])
+def test_a_file_with_suppression_gives_six_columns(width, known):
+    if width == 6:
+        assert Suppressed(width, **known)(torch.zeros(2, 3, 64, 64)).shape == (2, 1, 6)
+        return
+    with pytest.raises(InputError, match=rf"some\.onnx: detections \(B, K, 6\) were expected, got \(\d, 1, {width}\)"):
+        Suppressed(width, **known)(torch.zeros(2, 3, 64, 64))

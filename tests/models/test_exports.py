@@ -4,7 +4,7 @@ are, and what the backends make of files that strangers wrote."""
 import pytest
 import torch
 
-from models.backends import load_backend
+from models.backends import BACKENDS, load_backend
 from models.export_formats import CHOICES, EXPORTERS, export_formats
 from models.export_options import Suppression
 from tests.models.exporting import CPU, NAMES, exported, tiny_model
@@ -176,6 +176,15 @@ def test_opencv_reads_what_onnx_runtime_reads(tmp_path):
     backend = load_backend(exported(tiny_model(), "onnx", tmp_path, batch_size=2), CPU, dnn=True)
     assert (backend.fixed_hw, backend.fixed_batch, backend.names) == ((64, 96), 2, NAMES)
     assert_same(backend, tiny_model(), 3, 64, 96)
+
+
+@pytest.mark.parametrize(
+    "suffix", sorted(BACKENDS.keys() - {"_openvino_model", ".xml"})
+)  # these have a test of their own
+def test_half_is_told_to_do_nothing_where_a_file_keeps_its_precision(suffix, tmp_path, capsys):
+    with pytest.raises(InputError):
+        load_backend(tmp_path / f"missing{suffix}", CPU, half=True)
+    assert ("--half is left out" in capsys.readouterr().err) is (suffix not in (".pt", "_ncnn_model"))
 
 
 def test_flags_that_do_nothing_are_told(tmp_path, capsys):

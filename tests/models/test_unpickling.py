@@ -187,6 +187,12 @@ def test_a_missing_file_and_a_directory(tmp_path):
             read_checkpoint(path)
 
 
+def test_a_mistyped_file_is_told_with_the_one_that_is_there(tmp_path):
+    (tmp_path / "best.pt").touch()
+    with pytest.raises(InputError, match=r"there is no file .*bset\.pt \(did you mean .*best\.pt\?\)"):
+        read_checkpoint(tmp_path / "bset.pt")
+
+
 @pytest.mark.parametrize("keep", [0.99, 0.5, 0.1, 0.001])
 def test_a_truncated_download(keep, tmp_path, shared):
     whole = shared("weights/yolov5n.pt").read_bytes()

@@ -436,9 +436,20 @@ def test_names_must_be_as_many_as_classes():
         DetectionModel(tiny(), names=["one"])
 
 
-def test_a_file_that_is_not_there():
-    with pytest.raises(InputError, match=r"no model YAML nowhere.yaml; looked for .*hub"):
-        DetectionModel("nowhere.yaml")
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        ("nowhere.yaml", r"no model YAML nowhere\.yaml; looked for it in .*/models, .*/models/hub$"),
+        ("/nowhere/at/all.yaml", r"no model YAML /nowhere/at/all\.yaml$"),
+        ("models/yolov5_dynamc.yaml", r"; looked for it in [^;]*/hub \(did you mean yolov5\w?_dynamic\.yaml, "),
+        ("yolov5-panett", r"/hub \(did you mean yolov5-panet\.yaml, "),
+    ],
+)
+def test_a_file_that_is_not_there(cfg, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message) as error:
+        DetectionModel(cfg)
+    assert "models/models" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "a: [", "\x00"])
