@@ -1,12 +1,12 @@
-# YOLOv5 with dynamic convolution on a CPU. Written without a Docker daemon at hand: hadolint has read it, nobody has
-# built it yet.
+# YOLOv5 with dynamic convolution on a CPU. No Docker daemon was at hand: hadolint has checked this file, but the
+# image has not been built yet.
 #
 #   docker build -t yolov5-dynamic .
 #   docker run --rm -v "$PWD:/work" yolov5-dynamic /app/train.py --epochs 3
 #   docker run --rm -v "$PWD:/work" yolov5-dynamic /app/detect.py --source pictures
 #   docker run --rm -v "$PWD:/work" -p 127.0.0.1:8000:8000 yolov5-dynamic /app/serve.py --host 0.0.0.0
 #
-# The working directory is /work, where runs/ is written: the user with the number 1000 must be allowed to.
+# The working directory is /work, where runs/ is written: the user with the id 1000 must be allowed to write there.
 FROM python:3.12-slim AS packages
 WORKDIR /build
 COPY requirements.txt requirements-export.txt requirements-serve.txt ./
