@@ -36,18 +36,19 @@ class Detections:
     """The detections of one or more images, as YOLOv5's Python API gives them.
 
     Attributes:
-        ims: the images, RGB uint8 (h, w, 3), in a list; `imgs` is the same list. After render() those with boxes.
+        ims: list of the images, RGB uint8 (h, w, 3); after render() those with boxes. `imgs` is the same list.
         pred, xyxy: for each image (n, 6) [x1, y1, x2, y2, confidence, class] in pixels of the image, most confident
             first, on the network's device.
-        xywh: the same with centre, width and height; xyxyn, xywhn: divided by the image's width and height.
-        files: a name of each image, which ends in .jpg.
+        xywh: the same, [centre x, centre y, width, height, confidence, class].
+        xyxyn, xywhn: the same two, divided by the image's width and height.
+        files: a name for each image, which ends in .jpg.
         names: class names by class number.
         n: how many images.
-        times: seconds of a clock before pre-processing, before the network, before NMS and after it.
-        t: milliseconds an image of these three stages.
+        times: seconds of a clock: before pre-processing, before the network, before NMS and after it.
+        t: milliseconds an image for each of these three stages.
         s: shape of the network's input, (B, 3, h, w).
 
-    Iteration, an index or a slice give Detections of single images, or of some. pandas() gives tables.
+    Iteration and an index give Detections of single images, a slice those of several. pandas() gives tables.
 
     Differs from v6.1: save() and crop() after render() start from the images without boxes; nothing is drawn into
     arrays that the caller gave; two images of one name do not overwrite each other.
@@ -71,7 +72,7 @@ class Detections:
         self.times = tuple(times)
         self.t = tuple(1000 * (end - start) / max(self.n, 1) for start, end in pairwise(self.times))
         self.s = tuple(shape)
-        self._plain = list(self.ims)  # without boxes, whatever is rendered
+        self._plain = list(self.ims)  # without boxes, also after render()
 
     @property
     def imgs(self) -> list[np.ndarray]:
@@ -175,23 +176,23 @@ class Detections:
 
     # ------------------------------------------------------------------------------------------------------- pictures
     def render(self, labels: bool = True) -> list[np.ndarray]:
-        """Puts boxes, and labels where asked for, into `ims`, and returns it: new RGB arrays."""
+        """Replaces the images in `ims` by copies with boxes, and labels where asked for. Returns `ims`."""
         self.ims[:] = [np.ascontiguousarray(image[..., ::-1]) for image in self._annotated(labels)]
         return self.ims
 
     def show(self, labels: bool = True) -> None:
-        """Opens the images with boxes, in the cells of a notebook or in the system's image viewer; says so where it has
-        none."""
+        """Shows the images with boxes: in a notebook below the cell, else in the system's image viewer. Where there is
+        none, the log says so."""
         for image, file in zip(self._annotated(labels), self.files, strict=True):
             _show(Image.fromarray(np.ascontiguousarray(image[..., ::-1])), file)
 
     def save(self, labels: bool = True, save_dir: str | Path = DEFAULT_DIR, exist_ok: bool | None = None) -> Path:
         """Writes the images with boxes as .jpg and returns their directory.
 
-        exist_ok: whether files go into a directory that is there, or into the next number of it; by default they do but
-        for DEFAULT_DIR.
+        exist_ok: whether to write into save_dir even where it exists; else save_dir2, save_dir3 and so on are made. By
+        default it is written into, unless it is DEFAULT_DIR.
         """
-        folder = _made(save_dir, exist_ok)
+        folder = _make_directory(save_dir, exist_ok)
         for stem, image in zip(self._stems(), self._annotated(labels), strict=True):
             write_image(folder / f"{stem}.jpg", image)
         LOGGER.info(f"Saved {self.n} {plural('image', self.n)} to {folder}")
@@ -200,10 +201,12 @@ class Detections:
     def crop(
         self, save: bool = True, save_dir: str | Path = DEFAULT_DIR, exist_ok: bool | None = None
     ) -> list[dict[str, Any]]:
-        """Each detection cut out of its image, least confident first: box (x1, y1, x2, y2), conf and cls (tensors),
-        label ("person 0.87") and im, BGR uint8 (h, w, 3). Where `save`, also as <save_dir>/crops/<class>/<file>.jpg;
-        exist_ok as in save()."""
-        folder = _made(save_dir, exist_ok) / "crops" if save else None
+        """Cuts each detection out of its image. Returns for each, least confident of an image first, a dict: box
+        [x1, y1, x2, y2], conf and cls (tensors), label ("person 0.87") and im, BGR uint8 (h, w, 3).
+
+        save: also writes them, as <save_dir>/crops/<class>/<file>.jpg; exist_ok as in save().
+        """
+        folder = _make_directory(save_dir, exist_ok) / "crops" if save else None
         crops = []
         for stem, image, rows in zip(self._stems(), self._plain, self.pred, strict=True):
             for *xyxy, conf, cls in rows.flip(0):
@@ -227,7 +230,7 @@ class Detections:
             yield annotator.result()
 
     def _stems(self) -> list[str]:
-        """A name of each image's files; files of one name become bus, bus_2, ..."""
+        """What the files of each image are called, without suffix; where several are called bus: bus, bus_2, ..."""
         return list(unique_stems([Path(str(number), file) for number, file in enumerate(self.files)]).values())
 
 
@@ -236,8 +239,8 @@ def label_of(names: Mapping[int, str], conf: float | Tensor, cls: float | Tensor
     return f"{names[int(cls)]} {float(conf):.2f}"
 
 
-def _made(save_dir: str | Path, exist_ok: bool | None) -> Path:
-    """The directory to save into, made."""
+def _make_directory(save_dir: str | Path, exist_ok: bool | None) -> Path:
+    """Makes the directory to save into, as Detections.save() describes it."""
     exist_ok = Path(save_dir) != Path(DEFAULT_DIR) if exist_ok is None else exist_ok
     return increment_path(save_dir, exist_ok=exist_ok, mkdir=True)
 
@@ -249,6 +252,7 @@ def _save_crop(folder: Path, stem: str, crop: np.ndarray) -> None:
 
 
 def _show(image: Image.Image, title: str) -> None:
+    """See Detections.show()."""
     if "ipykernel" in sys.modules:  # a notebook
         from IPython.display import display
 

@@ -71,8 +71,8 @@ def shown(url: str) -> str:
 
 
 def file_name(url: str) -> str:
-    """The name of the file at an address, made safe: of letters, digits, `_`, `-` and `.`, no dot at its start, and of at
-    most LONGEST_NAME characters including the suffix, which is kept."""
+    """The name of the file at an address, made safe: letters, digits, `_`, `-` and `.`, no dot at its start, and at
+    most LONGEST_NAME characters with the suffix, which is kept."""
     name = re.sub(r"[^\w.-]", "_", unquote(urlsplit(url).path.rpartition("/")[2])).lstrip(".") or "file"
     suffix = Path(name).suffix[-LONGEST_NAME // 2 :]
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - len(suffix)] + suffix

@@ -18,9 +18,9 @@ class InputError(ValueError):
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Ends a script with one message on one line and exit code 1 on an InputError or an operating-system error (no
-    space, no permission), and with 128 + the signal's number (Ctrl+C: 130) where a signal ended it. Anything else is a
-    bug and passes through with its traceback."""
+    """Ends a script with one line and exit code 1 on what is no bug: an InputError, an error of the operating system
+    (no space, no permission), memory that ran out, a loader process that was killed. Where a signal ends it, the exit
+    code is 128 + the signal's number (Ctrl+C: 130). Anything else is a bug and passes with its traceback."""
     threading.excepthook = _tell_of_thread
     try:
         yield
@@ -38,22 +38,26 @@ def readable_errors() -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was asked for that the system or the GPU did not give; of torch, numpy, OpenCV or Python."""
+    """Whether torch, numpy, OpenCV or Python asked for memory that the system or the GPU did not give."""
     return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in NO_MEMORY)
 
 
 def is_of_dead_worker(error: BaseException) -> bool:
-    """Whether torch says that one of its loader's processes has gone."""
+    """Whether torch reports that one of its loader's processes was killed."""
     return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
 
 
 def _end(message: str) -> None:
-    print("Error:", *(line.strip() for line in message.splitlines()), file=sys.stderr)  # YAML's have several
+    """Ends the script with the message on one line."""
+    print(
+        "Error:", *(line.strip() for line in message.splitlines()), file=sys.stderr
+    )  # those of YAML have several lines
     sys.exit(1)
 
 
 def _tell_of_thread(failure: threading.ExceptHookArgs) -> None:
-    """A library's thread (TensorBoard's writer, say) that the system refuses a file is told of in one sentence."""
+    """One sentence for a library's thread, such as TensorBoard's writer, that the system refused a file; for other
+    failures of threads the usual traceback."""
     if isinstance(failure.exc_value, OSError):
         name = failure.thread.name if failure.thread else "a thread"
         print(f"Warning: {name} ended: {failure.exc_value}", file=sys.stderr)
@@ -62,6 +66,7 @@ def _tell_of_thread(failure: threading.ExceptHookArgs) -> None:
 
 
 def _from_worker(message: str) -> str:
-    """The sentence of an InputError that torch passes on from a loader's process with its traceback; others as is."""
+    """Where torch passes on an InputError from a loader's process with its traceback: the error's own sentence. Other
+    messages stay as they are."""
     marker = f"{InputError.__module__}.{InputError.__name__}: "
     return message.rpartition(marker)[2] if "Original Traceback" in message else message

@@ -19,9 +19,9 @@ YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def increment_path(path: str | Path, exist_ok: bool = False, mkdir: bool = False) -> Path:
-    """The path itself where it is free or `exist_ok`, else the next one of exp, exp2, exp3, ...: one above the highest
-    number in use. A file keeps its suffix (log.txt, log2.txt). `mkdir` makes the directory, and takes the next number
-    where another process was quicker."""
+    """The path itself where it is free or `exist_ok`, else the path with a number: of exp, exp2, exp3, ... the one
+    above the highest in use. A file keeps its suffix (log.txt, log2.txt). `mkdir` also makes the directory: the next
+    one where another process made it at the same moment. Raises InputError where a file is in the way."""
     path = Path(path)
     while True:
         chosen = path if exist_ok or not path.exists() else _next_numbered(path)
@@ -118,22 +118,24 @@ def _sync(path: Path) -> None:
             os.close(handle)
 
 
-def newest_run(root: str | Path = "runs", pattern: str = "last*.pt") -> Path | None:
-    """The file below `root` that matches `pattern` and was written last; None where there is none."""
+def newest_run(root: str | Path, pattern: str) -> Path | None:
+    """The file anywhere below `root` that matches the glob pattern and was written last; None where there is none."""
     return max(Path(root).rglob(pattern), key=lambda file: file.stat().st_mtime, default=None)
 
 
 def find_file(name: str | Path, *roots: str | Path) -> Path:
-    """The file at `name`, else at `name` under one of the roots, else the one file of that name anywhere below them.
-    Raises InputError where none is found (with what was tried) or several are."""
+    """The file at `name`, else at `name` under one of the roots, else, for a name without directories, the one file of
+    that name anywhere below them. Raises InputError where none is found (with what was tried) or several are."""
     direct = list(dict.fromkeys([Path(name), *(Path(root) / name for root in roots)]))  # an absolute name stays itself
     for candidate in direct:
         if candidate.is_file():
             return candidate
-    below = sorted({found for root in roots for found in Path(root).rglob(Path(name).name) if found.is_file()})
-    if len(below) == 1 and Path(name).name == str(name):
+    below = []
+    if Path(name).name == str(name):
+        below = sorted({found for root in roots for found in Path(root).rglob(str(name)) if found.is_file()})
+    if len(below) == 1:
         return below[0]
-    if len(below) > 1 and Path(name).name == str(name):
+    if below:
         raise InputError(f"several files are called {name}: {', '.join(map(str, below))}; give the path of one")
     raise InputError(f"there is no file {name}; tried {', '.join(map(str, direct))}{near_files(name, *roots)}")
 

@@ -1,5 +1,5 @@
-"""What a logger may know of the training that it records, and what several loggers need: the run's pictures, and its
-names at the services that also record it. Not for any one service: those have files of their own."""
+"""What loggers know of the training that they record: its options, its new pictures, and the ids by which services such
+as W&B know it. Not for what one service needs alone: utils/logger_wandb.py, utils/logger_mlflow.py."""
 
 import json
 from collections.abc import Mapping
@@ -41,7 +41,8 @@ class LoggedRun:
 
     @property
     def group(self) -> str:
-        """What services file the run under, as in v6.1: the last part of --project, YOLOv5 where that is not given."""
+        """The project (W&B) or experiment (MLflow) that the run belongs to, as in v6.1: the last part of --project, or
+        YOLOv5 where that is not given."""
         project = Path(self.options["project"])
         return "YOLOv5" if project == Path("runs/train") else project.stem
 
@@ -51,16 +52,16 @@ class LoggedRun:
         return {**self.options, **{f"hyp/{name}": value for name, value in self.hyp.items()}}
 
     def id_at(self, service: str) -> str | None:
-        """The id under which an earlier part of this run is known there; None for a new run."""
+        """The id by which the service knows this run from before it was resumed; None for a new run."""
         return self._ids().get(service) if self.resumed else None
 
     def keep_id(self, service: str, run_id: str) -> None:
-        """Remembers in the run directory under which id the service knows this run."""
+        """Writes into the run directory by which id the service knows this run, for when it is resumed."""
         with atomic_write(self.directory / SERVICES_FILE) as file:
             file.write(json.dumps(self._ids() | {service: run_id}, indent=1).encode())
 
     def forget_other_runs(self) -> None:
-        """Takes away the ids of an older run in the same directory (--exist-ok), unless this one goes on with it."""
+        """For a new run: deletes the ids of an older one in the same directory (--exist-ok)."""
         if not self.resumed:
             (self.directory / SERVICES_FILE).unlink(missing_ok=True)
 
@@ -70,7 +71,7 @@ class LoggedRun:
 
 
 class NewPictures:
-    """The pictures that come into a run directory, or change there, from now on."""
+    """Finds the pictures that are new in a run directory, or have changed, since this was made."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -78,7 +79,8 @@ class NewPictures:
         self.take()  # what an earlier run or an earlier part of this one left
 
     def take(self) -> dict[str, list[Path]]:
-        """Kind of picture -> the files that are new since the last call, sorted; kinds without any are left out."""
+        """Kind of picture -> its files that are new or have changed since the last call, sorted; kinds without any are
+        left out."""
         new = {
             kind: sorted(file for pattern in patterns for file in self._directory.glob(pattern) if self._changed(file))
             for kind, patterns in PICTURES.items()
@@ -86,6 +88,7 @@ class NewPictures:
         return {kind: files for kind, files in new.items() if files}
 
     def _changed(self, file: Path) -> bool:
+        """Whether it is another file than at the last call."""
         time = file.stat().st_mtime_ns
         changed = self._known.get(file) != time
         self._known[file] = time

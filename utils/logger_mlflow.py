@@ -1,5 +1,5 @@
-"""The logger for MLflow (--loggers mlflow): a server, or a database on this machine, as MLFLOW_TRACKING_URI says. Not
-for MLflow's models and registry."""
+"""The logger for MLflow (--loggers mlflow), on a server or in a database on this machine, as MLFLOW_TRACKING_URI says.
+Not for MLflow's models and registry."""
 
 import os
 import re
@@ -17,7 +17,7 @@ SETTINGS = ("opt.yaml", "hyp.yaml")
 
 class MlflowLogger:
     """Options and hyperparameters as parameters, scalars of every epoch as metrics, and as artifacts the run's
-    settings, pictures, results.csv and best.pt. A resumed run goes on under its id, one that ended early is marked as
+    settings, pictures, results.csv and best.pt. A resumed run goes on under its id; one that ends early is marked as
     killed."""
 
     def __init__(self, run: LoggedRun) -> None:
@@ -45,7 +45,7 @@ class MlflowLogger:
         self._add_new_pictures()
 
     def on_model_save(self, best: bool, **_: Any) -> None:
-        """Whether best.pt is this run's."""
+        """Notes that best.pt comes from this run, not from an older one in the same directory."""
         self._has_best = self._has_best or best
 
     def on_train_end(self, **_: Any) -> None:
@@ -57,11 +57,11 @@ class MlflowLogger:
         self._status = "FINISHED"
 
     def teardown(self, **_: Any) -> None:
-        """Says how the run ended."""
+        """Marks the run as finished or killed."""
         self._client.set_terminated(self._id, self._status)
 
     def _begin(self) -> str:
-        """A new run with its parameters and settings. Returns its id."""
+        """Makes a new run with its parameters and settings. Returns its id."""
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or self._facts.group
         experiment = self._client.get_experiment_by_name(name)
         experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(name)
@@ -87,10 +87,10 @@ class MlflowLogger:
 
 
 def without_password(uri: str) -> str:
-    """The address as it may stand in a log: what is before an @ in its host part is left out."""
+    """The address as it may stand in a log: without user and password."""
     return re.sub(r"(?<=://)[^/@]*@", "", uri)
 
 
 def metric_name(name: str) -> str:
-    """As MLflow takes it on every system: `metrics/mAP_0.5:0.95` becomes `metrics/mAP_0.5-0.95`."""
+    """The metric's name as MLflow takes it on every system: `metrics/mAP_0.5:0.95` becomes `metrics/mAP_0.5-0.95`."""
     return name.replace(":", "-")

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from utils.tensorflow_beside_torch import import_before_tensorflow
 
 
 class TensorBoardLogger:
-    """Scalars of every epoch, the run directory's pictures and the model's graph. What an earlier part of the run wrote
-    from first_epoch on is not shown: those epochs are trained again."""
+    """Scalars of every epoch, the run directory's pictures and the model's graph.
+
+    first_epoch: the first one that is trained now. What an earlier part of the run wrote for it and later ones is not
+    shown: they are trained again.
+    """
 
     def __init__(self, run_dir: str | Path, *, first_epoch: int = 0) -> None:
         import_before_tensorflow()
@@ -40,7 +44,7 @@ class TensorBoardLogger:
         for name, value in values.items():
             self._writer.add_scalar(name, float(value), epoch)
         self._add_new_pictures()
-        self._writer.flush()  # what follows may be interrupted
+        self._writer.flush()  # so that a training that is killed keeps what it has
 
     def on_train_end(self, **_: Any) -> None:
         """Adds the pictures of the final validation."""
@@ -51,14 +55,15 @@ class TensorBoardLogger:
         self._writer.close()
 
     def _add_graph(self, model: nn.Module, image: Tensor) -> None:
+        """image (1, 3, H, W) in 0..1."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of shapes that become constants: a picture of this size is what is wanted
+            warnings.simplefilter("ignore")  # tracing makes shapes constant: the graph of this size is what is wanted
             self._writer.add_graph(traced(model, image), [])
 
     def _add_new_pictures(self) -> None:
         import cv2
 
-        for file in (file for files in self._pictures.take().values() for file in files):
+        for file in chain.from_iterable(self._pictures.take().values()):
             picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
             if picture is not None:
                 self._writer.add_image(file.stem, picture[..., ::-1].copy(), self._last_epoch, dataformats="HWC")

@@ -1,5 +1,5 @@
-"""The logger for Weights & Biases (--loggers wandb), online or offline as its own settings say. Not for data sets as
-W&B artifacts: those are not built."""
+"""The logger for Weights & Biases (--loggers wandb), online or offline as W&B's own settings say. Not for data sets as
+W&B artifacts: that is not built."""
 
 import os
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ SIGNS = ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_MODE", "WANDB
 
 
 class WandbLogger:
-    """Scalars of every epoch against the epoch, options and hyperparameters, pictures, boxes on validation images, and
-    checkpoints as artifacts: best.pt, and those of --save-period. A resumed run goes on under its id.
+    """Scalars over the epoch, options and hyperparameters, pictures, validation images with boxes, and checkpoints as
+    artifacts: best.pt, and those of --save-period. A resumed run goes on under its id.
 
     Differs from v6.1: only where it is asked for; nothing is asked on the terminal; files lie in the run directory.
     """
@@ -52,7 +52,7 @@ class WandbLogger:
         LOGGER.info(f"W&B: run {self._run.id} ({where})")
 
     def on_train_epoch_end(self, epoch: int, **_: Any) -> None:
-        """The epoch's validation follows: decides whether its images are shown."""
+        """Decides whether images of the epoch's validation, which follows, are shown with boxes."""
         self._boxes.begin(epoch)
 
     def on_val_image_end(self, result: Any, **_: Any) -> None:
@@ -61,7 +61,7 @@ class WandbLogger:
             self._boxes.add(self._wandb.Image, result)
 
     def on_fit_epoch_end(self, epoch: int, values: Mapping[str, float], **_: Any) -> None:
-        """All of an epoch in one row: its values, new pictures, images with boxes."""
+        """Logs the epoch's values, new pictures and images with boxes, in one step."""
         self._run.log({"epoch": epoch, **values, **self._new_pictures(), **self._boxes.take()})
 
     def on_model_save(self, epoch: int, file: Path, best: bool, **_: Any) -> None:
@@ -94,7 +94,7 @@ class WandbLogger:
         }
 
     def _upload(self, file: Path, aliases: list[str]) -> None:
-        """Every checkpoint of a run is a version of one artifact, under v6.1's name for it."""
+        """Adds a checkpoint as the next version of the run's one artifact, which has v6.1's name."""
         artifact = self._wandb.Artifact(f"run_{self._run.id}_model", type="model")
         artifact.add_file(str(file), name=file.name)
         self._run.log_artifact(artifact, aliases=aliases)

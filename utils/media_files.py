@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from utils.errors import InputError
+from utils.files import near_files
 from utils.frames import Frame, Source
 from utils.images import read_image
 from utils.label_files import IMAGE_SUFFIXES, LONGEST_PATH
@@ -69,7 +70,8 @@ def find_media(source: str | Path) -> list[Path]:
         return _from_list(path) if path.suffix.lower() in LIST_SUFFIXES else [_checked(path)]
     if set(str(source)) & GLOB_SIGNS:
         return _matching(path)
-    raise InputError(f"--source: there is no {source}{_in_working_directory(path)}")
+    meant = near_files(path) if is_media(path) else ""
+    raise InputError(f"--source: there is no {source}{_in_working_directory(path)}{meant}")
 
 
 def is_video(path: Path) -> bool:

@@ -7,26 +7,25 @@ from pathlib import Path
 
 PROC = Path("/proc/self")
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
-HALF = 2  # where a system tells only how much memory it has, one in HALF bytes counts as available
 
 
 def available_memory() -> int | None:
-    """Bytes that can be taken without swapping, with the limit of a container counted in; None where the system does
-    not tell."""
-    free = [_meminfo_available(), _container_available()]
-    known = [value for value in free if value is not None]
-    return min(known) if known else None
+    """Bytes that can be taken without swapping and within the limit of a container; None where the system does not
+    tell."""
+    known = [value for value in (_system_available(), _container_available()) if value is not None]
+    return min(known, default=None)
 
 
 def memory_share() -> int | None:
-    """Of the available bytes those for this process alone, where the launcher of a distributed training has started
-    several on this machine. The first of them takes what it needs before the others ask."""
-    waiting = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - (int(os.environ.get("LOCAL_RANK", 0)) > 0)
+    """The available bytes, divided by the processes that the launcher of a distributed training has started on this
+    machine. The first of them takes what it needs before the others ask, so that these share by one less."""
+    processes, number = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    sharing = processes if number == 0 else processes - 1
     available = available_memory()
-    return None if available is None else available // waiting
+    return None if available is None else available // sharing
 
 
-def _meminfo_available() -> int | None:
+def _system_available() -> int | None:
     """Linux's own estimate; elsewhere half of the physical memory."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
@@ -34,12 +33,13 @@ def _meminfo_available() -> int | None:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024  # "MemAvailable:   123 kB"
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // HALF
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     return None
 
 
 def _container_available() -> int | None:
-    """What a cgroup (version 2) leaves below its limit; its file cache counts as free."""
+    """Bytes below the limit of this process's cgroup (version 2), where file cache that can be dropped counts as free;
+    None where there is no limit."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text().strip()
@@ -67,7 +67,8 @@ def peak_memory() -> int | None:
 
 
 def forget_peak() -> bool:
-    """Lets peak_memory() count anew from now on. Returns whether the system can (Linux, if the container lets it)."""
+    """Has peak_memory() count from now on. Returns whether the system can do that (Linux, where the container lets
+    it)."""
     try:
         (PROC / "clear_refs").write_text("5")
     except OSError:
@@ -76,6 +77,7 @@ def forget_peak() -> bool:
 
 
 def _status(key: str) -> int | None:
+    """Bytes in the line of Linux's status file that begins with the key."""
     status = PROC / "status"
     lines = status.read_text().splitlines() if status.exists() else []
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith(key)]  # "VmRSS:   123 kB"
@@ -83,10 +85,13 @@ def _status(key: str) -> int | None:
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process, and those that it forks, keep the memory that it frees for its next tensors. By default glibc
-    gives large blocks back to the system, which zeroes each page of them again: a tenth of a CPU's training step. All
-    threads share one arena, as those that threads have to themselves give back regardless: a third of the time that a
-    network takes in a thread. Returns whether the C library has such a switch (glibc: Linux). For scripts, as it holds until the process ends."""
+    """Has this process, and those that it forks, keep the memory that it frees for its next tensors. Returns whether
+    the C library has such switches (glibc's has: Linux). For scripts, as it holds until the process ends.
+
+    By default glibc gives large blocks back to the system, which zeroes each page of them again: a tenth of a CPU's
+    training step. And each thread gets an arena of its own, which gives memory back whatever the other switches say: a
+    third of the time that a network takes in a thread. So all threads share one.
+    """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if library is None or not hasattr(library, "mallopt"):
         return False

@@ -1,5 +1,5 @@
-"""The weights that YOLOv5 v6.1 was published with: found where people keep them, downloaded where a model is asked for
-by name and they are not here. Not for reading them: models/weights.py."""
+"""The weights that were published with YOLOv5 v6.1: finds them where people keep them, or downloads them where a model
+is asked for by name. Not for reading them: models/weights.py."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ NAME = re.compile(r"yolov5[nsmlx]6?\.pt")
 
 
 def is_official(file: Path) -> bool:
-    """Whether it is called as one of the published files."""
+    """Whether the file has the name of one of the published files."""
     return NAME.fullmatch(file.name) is not None
 
 
@@ -26,9 +26,9 @@ def address_of(file: Path) -> str:
 
 
 def official_weights(name: str) -> Path:
-    """The file <name>.pt of a published model (yolov5n to yolov5x6), from the working directory, the repository or
-    torch.hub's directory of checkpoints; else downloaded to the last of these, which the log says. Raises InputError,
-    with where to put the file by hand, where that fails.
+    """The file <name>.pt of a published model (yolov5n to yolov5x6): in the working directory, the repository or
+    torch.hub's directory of checkpoints. If it is in none of them, it is downloaded to the last, which the log says.
+    Raises InputError, with where to put the file by hand, where that fails.
 
     Differs from v6.1: not downloaded into the working directory.
     """

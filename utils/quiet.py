@@ -1,5 +1,5 @@
-"""Messages left out: warnings, log lines and progress bars of packages that we call. Not for what is told:
-utils/log.py."""
+"""Leaves out what packages that we call say in Python: warnings, log lines, printed lines. Not for our own lines
+(utils/log.py), nor for what libraries in C++ write (utils/silence.py)."""
 
 import io
 import logging
@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 
 @contextmanager
 def quiet(enabled: bool = True) -> Iterator[None]:
-    """Leaves out warnings, log lines below errors and what Python prints, in the block where `enabled`; exceptions
+    """Where `enabled`: leaves out warnings, log lines below errors and what Python prints in the block. Exceptions
     pass."""
     if not enabled:
         yield

@@ -1,5 +1,5 @@
-"""The screen as a source: pictures of all of it, of one monitor or of a part, as fast as they are taken. Not for the
-window that shows results: utils/outputs.py."""
+"""The screen as a source: pictures of all of it, of one monitor or of a part, taken as fast as they are asked for. Not
+for the window that shows results: utils/outputs.py."""
 
 import re
 import time
@@ -30,8 +30,12 @@ def is_screen(source: str) -> bool:
 
 @dataclass(frozen=True)
 class Region:
-    """What of the screen: monitor N from 1, or 0 for all of them together; there all of it, or the rectangle
-    (left, top, width, height) in pixels from the monitor's corner."""
+    """Which part of the screen.
+
+    Attributes:
+        monitor: its number from 1; 0 for all of them together.
+        ltwh: (left, top, width, height) in pixels from the upper left corner of the monitor; None for all of it.
+    """
 
     monitor: int = 0
     ltwh: tuple[int, int, int, int] | None = None
@@ -53,7 +57,7 @@ def parse_region(source: str) -> Region:
 
 
 class ScreenSource(Source):
-    """Pictures of the screen, without an end; each is as new as it can be, so vid_stride has no meaning here.
+    """Pictures of the screen, without an end. Each is taken when it is asked for, so vid_stride has no meaning here.
 
     Raises InputError where the source has another form than FORMS, `mss` is missing, or there is no such screen.
     """
@@ -91,7 +95,7 @@ class ScreenSource(Source):
         return str(path)
 
     def close(self) -> None:
-        """Lets go of the screen. May be called again: mss must not, where the connection was lost."""
+        """Lets go of the screen. May be called again; mss's own close() may not, where the connection was lost."""
         from mss.exception import ScreenShotError
 
         if self._is_open:
@@ -100,6 +104,7 @@ class ScreenSource(Source):
                 self._grabber.close()
 
     def _grab(self) -> np.ndarray:
+        """A picture of the area, BGR uint8 (h, w, 3)."""
         from mss.exception import ScreenShotError
 
         try:
@@ -122,7 +127,8 @@ def _open_grabber() -> "MSS":
 
 
 def _area(region: Region, monitors: list[dict[str, int]]) -> dict[str, int]:
-    """The rectangle in the coordinates of all monitors together. Raises InputError where it is not on the monitor."""
+    """The region as mss takes it: in the coordinates of all monitors together. Raises InputError where it is not on the
+    monitor."""
     if region.monitor >= len(monitors):
         raise InputError(f"--source: expected a screen from 0 (all) to {len(monitors) - 1}, got {region.monitor}")
     monitor = monitors[region.monitor]

@@ -1,5 +1,5 @@
-"""What packages and their child processes write past Python's log, left out. Not for warnings and log lines:
-utils/quiet.py."""
+"""Leaves out what packages that we call write past Python, as libraries in C++ and child processes do. Not for
+warnings and log lines: utils/quiet.py."""
 
 import os
 import sys
@@ -10,9 +10,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 @contextmanager
 def silence(enabled: bool = True) -> Iterator[None]:
-    """Leaves out what is written to standard output and error in the block where `enabled`, by libraries in C++ and by
-    child processes too; exceptions pass. It is for the whole process: not for code that runs beside threads that have
-    something to tell."""
+    """Where `enabled`: leaves out all that is written to standard output and error in the block, by whomever.
+    Exceptions pass. It acts on the whole process: not for code that runs beside threads that have something to tell."""
     if not enabled:
         yield
         return

@@ -1,5 +1,5 @@
-"""Live streams and webcams: a thread each keeps the newest frame and connects again after a loss. Not for files, here
-or on the web: those wait until we are ready."""
+"""Live streams and webcams. For each, a thread keeps the newest frame and connects again after a loss. Not for files,
+here or on the web, which wait until they are read: utils/media_files.py, utils/web_files.py."""
 
 import re
 import threading
@@ -23,9 +23,15 @@ GLANCE_S = 0.5  # how often the caller's thread wakes up: Windows delivers Ctrl+
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a stream is waited for: seconds to connect, seconds without a frame until it counts as lost, connections
-    in a row without a frame until it is given up (before its first frame, and after it), and the seconds before the
-    next try, doubled each time up to the longest."""
+    """How long a stream is waited for.
+
+    Attributes:
+        connect_s: seconds for one connection.
+        silence_s: seconds without a frame until it counts as lost.
+        first_tries, tries: connections in a row without a frame until it is given up:
+            before its first frame, and later.
+        wait_s, longest_wait_s: seconds before the second try, doubled before each further one up to the longest.
+    """
 
     connect_s: float = 10.0
     silence_s: float = 5.0
@@ -39,13 +45,13 @@ class Patience:
         return min(self.wait_s * 2 ** max(failed - 1, 0), self.longest_wait_s)
 
     def exhausted(self, failed: int, *, seen: bool) -> bool:
-        """Whether so many failed connections in a row are enough; `seen`: it has had frames."""
+        """Whether a stream is given up after so many failed connections in a row; `seen`: it has had frames before."""
         return failed >= (self.tries if seen else self.first_tries)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Where a stream comes from, what it is called, its number from 1 and how many there are."""
+    """Where a stream comes from, what its outputs are called, its number from 1 and how many there are."""
 
     address: str
     path: Path
@@ -58,21 +64,21 @@ class Stream:
 
 
 class StreamSource(Source):
-    """Batches of the newest frames of streams and webcams: of each that has a new one since it was last asked. Frames
-    that come faster than they are taken are left out, so that there is no growing delay; only of a stream that tells
-    its length, none is.
+    """Batches of the newest frames of streams and webcams: one of each that has a new frame since the batch before.
+    Frames that come faster than they are taken are left out, so that the delay does not grow. Only of a stream that
+    tells its length, a recording, none is left out.
 
     The iteration ends when all streams have ended or were given up. Those given up are in `skipped`.
 
     Args:
         addresses: rtsp, rtmp, http or https addresses, or the numbers of webcams.
         vid_stride: takes the 1st frame and every vid_stride-th after it.
-        patience: how long is waited for them.
+        patience: how long a stream is waited for.
 
-    Raises InputError where an address is none.
+    Raises InputError where an address is malformed.
 
-    Differs from v6.1: a batch has only new frames, not old ones again; a loss is told and the stream connected again,
-    given up after some tries, and does not end the others; outputs are called by the whole address, without user,
+    Differs from v6.1: a batch has only new frames, not old ones again; a stream that is lost is told, connected again
+    and given up after some tries, and does not end the others; outputs are called by the whole address, without user,
     password and query.
     """
 
@@ -126,24 +132,26 @@ class StreamSource(Source):
             reader.join(max(end - time.monotonic(), 0))
 
     def _batches(self, news: threading.Condition) -> Iterator[list[Frame]]:
-        """What is new, until nothing can be new any more."""
+        """Batches of new frames until all streams are over or the end is asked for."""
         while True:
             with news:
                 while not (batch := self._take()) and not self._is_over():
                     news.wait(GLANCE_S)
-                news.notify_all()  # there is room again
-            self._note_the_ended()
+                news.notify_all()  # readers that wait until their frame is taken may go on
+            self._note_failures()
             if not batch or self._asked_to_end():
                 return
             yield batch
 
     def _take(self) -> list[Frame]:
+        """The new frame of each stream that has one. To be called with the lock held."""
         return [frame for reader in self._readers if (frame := reader.take())]
 
     def _is_over(self) -> bool:
         return bool(self._asked_to_end()) or all(reader.over for reader in self._readers)
 
-    def _note_the_ended(self) -> None:
+    def _note_failures(self) -> None:
+        """Raises what went wrong in a thread of ours; puts streams that were given up into `skipped`."""
         for reader in self._readers:
             if reader.failure:
                 raise reader.failure
@@ -152,8 +160,11 @@ class StreamSource(Source):
 
 
 class StreamReader(threading.Thread):
-    """Follows one stream until it ends, is given up, or end() is called. `news` is the lock of `frame` and `over`, and
-    tells of their changes."""
+    """Follows one stream until it ends, is given up, or end() is called.
+
+    `news` is shared by all streams: who reads or changes the newest frame or `over` holds its lock, and whoever changes
+    one of them notifies the others.
+    """
 
     def __init__(self, stream: Stream, patience: Patience, news: threading.Condition, *, vid_stride: int) -> None:
         super().__init__(name=str(stream), daemon=True)
@@ -166,7 +177,7 @@ class StreamReader(threading.Thread):
         self._number = 0  # of the latest picture
 
     def run(self) -> None:
-        """The thread's work; what goes wrong in it, other than with the stream, is in `failure`."""
+        """The thread's work. An exception in it, which means a bug of ours, is kept in `failure`."""
         try:
             self._follow()
         except Exception as error:
@@ -210,8 +221,8 @@ class StreamReader(threading.Thread):
             self._ending.wait(wait)
 
     def _receive(self) -> str:
-        """Takes frames from a new connection as long as there are any. Returns how it was lost; nothing where a stream
-        that tells its length has ended."""
+        """Takes frames from a new connection as long as there are any. Returns in words how it was lost; "" where a
+        stream that tells its length has come to its end."""
         capture = open_capture(self.stream.address, self.patience)
         try:
             if not capture.isOpened():
@@ -233,7 +244,7 @@ class StreamReader(threading.Thread):
             capture.release()
 
     def _grab(self, capture: cv2.VideoCapture) -> bool:
-        """Grabs the next picture and counts it, and what is broken before it. False where there is none."""
+        """Grabs the next whole picture; counts it and the broken ones before it. False where no more comes."""
         broken = grab_past_broken(capture, silence_s=self.patience.silence_s)
         if broken is None:
             return False
@@ -243,8 +254,8 @@ class StreamReader(threading.Thread):
         return True
 
     def _retrieve(self, capture: cv2.VideoCapture, length: int, fps: float) -> None:
-        """Puts the grabbed picture in the place of the one before, taken or not; in a stream of known length once that
-        is taken."""
+        """Makes the grabbed picture the newest frame, in place of the one before. That may not have been taken yet: a
+        live stream goes on without it, one of known length waits until it is taken."""
         decoded, image = capture.retrieve()
         if not decoded:
             LOGGER.warning(f"{self.stream}: frame {self._number} is broken and is skipped")
@@ -260,8 +271,8 @@ class StreamReader(threading.Thread):
 
 # -------------------------------------------------------------------------------------------------------------- OpenCV
 def open_capture(address: str, patience: Patience) -> cv2.VideoCapture:
-    """A connection, or the try of one: isOpened() tells. Neither it nor a frame takes longer than `patience` says, as
-    far as OpenCV's backend knows such limits (FFmpeg's does, webcams' have their own of 10 s)."""
+    """A new connection; isOpened() says whether it came about. Connecting and each frame take no longer than `patience`
+    says, where OpenCV has such limits: with FFmpeg it has; webcams have their own of 10 s."""
     quiet_ffmpeg()
     if address.isdecimal():
         return cv2.VideoCapture(int(address))
@@ -273,12 +284,12 @@ def open_capture(address: str, patience: Patience) -> cv2.VideoCapture:
 
 
 def told_length(capture: cv2.VideoCapture) -> int:
-    """Frames of a stream that has an end; 0 where it tells none."""
+    """How many frames a stream says that it has; 0 for a live one."""
     return max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
 
 
 def told_fps(capture: cv2.VideoCapture) -> float:
-    """Frames a second, DEFAULT_FPS where it tells none that can be."""
+    """Frames a second; DEFAULT_FPS where a stream says nothing, or nothing that can be true."""
     return usable_fps(capture.get(cv2.CAP_PROP_FPS))
 
 
@@ -289,7 +300,7 @@ def told_size(capture: cv2.VideoCapture) -> str:
 
 @contextmanager
 def silent_opencv() -> Iterator[None]:
-    """Without OpenCV's own words on a webcam that is not there; what matters is told here."""
+    """Keeps OpenCV from writing its own lines about a webcam that is not there: ours tell what matters."""
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         yield
@@ -299,8 +310,8 @@ def silent_opencv() -> Iterator[None]:
 
 # --------------------------------------------------------------------------------------------------------------- names
 def stream_name(address: str) -> str:
-    """What a stream's outputs are called: a webcam's number, or the address without user, password and query, of
-    letters, digits, `_` and `-`."""
+    """What a stream's outputs are called: a webcam's number, or the address without user, password and query, with `_`
+    in place of what is neither letter, digit nor `-`."""
     if address.isdecimal():
         return str(int(address))
     bare = shown(address).partition("?")[0]
@@ -308,7 +319,8 @@ def stream_name(address: str) -> str:
 
 
 def unique_paths(names: Sequence[str]) -> list[Path]:
-    """The names as paths, those that were there before (letter case aside) with _2 and so on."""
+    """The names as paths; one that is in use by an earlier name gets _2, _3 and so on. Letter case does not tell two
+    apart."""
     taken: set[str] = set()
     paths = []
     for name in names:

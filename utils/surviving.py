@@ -1,6 +1,5 @@
-"""The one place where a failure is not passed on: what a training writes for people to look at is never worth the
-training itself, nor one output of a detection the others. Not for the steps of a run, nor for what a user's callbacks
-do."""
+"""The one place where a failure is not passed on: a logger that fails must not end a training, nor one output of a
+detection the others. Not for the steps of a run, nor for what a user's callbacks do."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +11,12 @@ REASON_LENGTH = 300  # characters; a server's answer can be a whole page
 
 
 def survives(what: str, action: Callable[[], object]) -> bool:
-    """Calls `action`. Where it raises, the log tells what is left out and why, and False is returned. Ctrl+C passes."""
+    """Calls `action` and returns whether it succeeded. Where it raises, the log says that `what` failed, and why.
+    Ctrl+C passes."""
     try:
         action()
     except Exception as error:
-        if is_of_dead_worker(error):  # torch raises it wherever the main process is: it isn't the action's
+        if is_of_dead_worker(error):  # torch raises it wherever the main process happens to be: no fault of the action
             raise
         lines = str(error).strip().splitlines() or ["no reason given"]
         reason = f"{type(error).__name__}: {lines[0][:REASON_LENGTH]}"
@@ -26,8 +26,8 @@ def survives(what: str, action: Callable[[], object]) -> bool:
 
 
 class Guarded:
-    """A listener (as for Callbacks.register_all) whose failure doesn't end the training: at the first one it is told
-    and dropped. `make` makes the listener, and may fail too."""
+    """A listener, for Callbacks.register_all, around another one. At the first failure of that one the log says so, and
+    it is not called any more; the training goes on. `make` makes the other one, and may fail, too."""
 
     def __init__(self, name: str, make: Callable[[], object]) -> None:
         self._name = name

@@ -9,8 +9,8 @@ from utils.silence import silence
 
 
 def import_tensorflow() -> ModuleType:
-    """The package, imported so that torch still works, nothing is said about processors and drivers, and GPUs are left
-    to torch: by itself, TensorFlow takes all of their memory."""
+    """Imports TensorFlow and returns it, so that torch still works, nothing is said about processors and drivers, and
+    GPUs are left to torch: by default TensorFlow takes all of their memory."""
     import_before_tensorflow()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with silence():
@@ -22,8 +22,8 @@ def import_tensorflow() -> ModuleType:
 
 
 def import_before_tensorflow() -> None:
-    """To be called before a package is imported that imports TensorFlow where it is installed, as coremltools and
-    tensorboard do. It imports triton, which torch else does in the middle of its work: behind TensorFlow, with which
-    it shares names of C++, that ends the process with a segmentation fault."""
+    """To be called before TensorFlow is imported, also by other packages: coremltools and tensorboard do, where it is
+    installed. Imports triton. torch would import it later, and after TensorFlow, whose C++ symbols clash with triton's,
+    that ends the process with a segmentation fault."""
     if find_spec("tensorflow") and find_spec("triton"):
         import triton  # noqa: F401

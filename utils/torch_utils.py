@@ -1,4 +1,5 @@
-"""Where and how tensors live: device, layout, seeds, mixed precision, time. Not for models or optimizers."""
+"""What code around tensors needs of torch: devices, memory layout, seeds, 16-bit types, time on a device. Not for
+models or optimizers."""
 
 import functools
 import os
@@ -15,7 +16,7 @@ from utils import __version__
 from utils.errors import InputError
 from utils.log import LOGGER
 
-FAST_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}  # without one of them a CPU imitates bfloat16, slower than float32
+FAST_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}  # in /proc/cpuinfo; without them bfloat16 is slower than float32
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -23,8 +24,10 @@ M = TypeVar("M", bound=nn.Module)
 def select_device(device: str = "", *, process: int | None = None) -> torch.device:
     """The device that `device` names: '' the best there is, 'cpu', 'mps', or CUDA indices '0', 'cuda:0', '0,1'.
 
-    process: this process's number where several train together on this machine; of the CUDA devices each takes the one
-    at its number. Raises InputError where a device is not there, and for several devices to one process.
+    process: the number of this process where several train together on this machine: of the CUDA devices that are named
+    (or of all), each process takes the one at its number. None for a process that is alone.
+
+    Raises InputError where a device is not there, and where several are named for one process.
 
     Differs from v6.1: the environment variable CUDA_VISIBLE_DEVICES is read, never written; one process uses one
     device (torch advises against DataParallel, which v6.1 takes for several).
@@ -91,8 +94,9 @@ def seed_everything(seed: int, deterministic: bool) -> None:
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """Where Python's, numpy's and torch's global generators stand, as plain data. What a training draws depends on the
-    seed and the sample's number alone; these are for layers such as dropout, and for the code of listeners."""
+    """The states of Python's, numpy's and torch's global random generators, as plain data for checkpoints. Our own code
+    draws from generators of its own, seeded by the sample's number: the global ones are used by layers such as dropout,
+    and by the code of listeners."""
     version, words, gauss = random.getstate()
     drawn = np.random.get_state(legacy=False)  # noqa: NPY002  (it is that state that is kept)
     twister = drawn["state"]
@@ -113,7 +117,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Puts the generators back where random_states() found them; that of a GPU on the current one."""
+    """Puts the generators back into the states that random_states() found; a GPU's state goes to the current GPU."""
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words.tolist()), gauss))
     name, keys, *rest = states["numpy"]
@@ -141,7 +145,7 @@ def amp_dtype(device: torch.device) -> torch.dtype | None:
 
 
 def half_type(device: torch.device) -> torch.dtype | None:
-    """The 16-bit type for --half; says so where the device has none that is fast."""
+    """The 16-bit type for --half; None, with a warning, where the device is not faster with one."""
     dtype = amp_dtype(device)
     if dtype is None:
         LOGGER.warning(f"--half is left out: this {device.type} is not faster at 16 bits, float32 is used")
@@ -149,7 +153,7 @@ def half_type(device: torch.device) -> torch.dtype | None:
 
 
 def to_unit_float(images: Tensor, device: torch.device, channels_last: bool = True) -> Tensor:
-    """Images (B, C, H, W) uint8 -> float32 in [0, 1] on `device`. It is the bytes that travel."""
+    """Images (B, C, H, W) uint8 -> float32 in [0, 1] on `device`. They are moved as bytes: a quarter of the floats."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     on_device = images.to(device, non_blocking=True)
     return on_device.to(torch.float32, memory_format=layout).div_(255)
@@ -157,12 +161,12 @@ def to_unit_float(images: Tensor, device: torch.device, channels_last: bool = Tr
 
 def is_traced() -> bool:
     """Whether torch.jit.trace records what runs now."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # of no list of torch's
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # torch's types don't list it
 
 
 def to_channels_last_(model: M) -> M:
-    """Puts the (O, I, k, k) weights into channels_last order, in place; other shapes have no such order (torch's own
-    Module.to raises for the (K, O, I, k, k) of dynamic layers). Returns the model."""
+    """Puts weights of shape (O, I, k, k) into channels_last order, in place. Others have no such order: torch's own
+    Module.to raises for the (K, O, I, k, k) of dynamic layers. Returns the model."""
     for parameter in model.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -170,7 +174,8 @@ def to_channels_last_(model: M) -> M:
 
 
 def time_sync(device: torch.device) -> float:
-    """Seconds of a monotonic clock, after all that was queued on `device` is done."""
+    """Waits until everything that was queued on `device` is done; returns the seconds of a clock that never goes
+    back."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

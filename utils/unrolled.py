@@ -1,5 +1,5 @@
-"""How large and deep data would be if each reference in it were a copy: what a few bytes with references to references
-claim. Not for reading anything."""
+"""How large and deep data would be if each reference in it were a copy. That way a few bytes of a file, references to
+references, can claim gigabytes. Not for reading files: utils/plain_yaml.py, models/unpickling.py."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Unrolled(NamedTuple):
-    """Sizes added up over an object and all that it holds, and how many levels of holding there are."""
+    """The sizes of an object and all that it holds, added up, and how many levels deep the holding goes."""
 
     size: float
     depth: float
@@ -17,12 +17,15 @@ ENDLESS = Unrolled(math.inf, math.inf)
 
 
 def unrolled(root: Any, parts: Callable[[Any], Iterable[Any]], own_size: Callable[[Any], int]) -> Unrolled:
-    """What is held twice counts twice; ENDLESS where something holds itself. Looks at each object once.
+    """Size and depth of `root`, where what is held twice counts twice; ENDLESS where something holds itself. Each
+    object is looked at once, however often it is held.
 
-    parts: what an object holds, objects that live as long as it does. own_size: of an object without its parts.
+    Args:
+        parts: gives the objects that an object holds. They must live as long as it does: they are told apart by id().
+        own_size: gives the size of an object without its parts.
     """
     known: dict[int, Unrolled] = {}
-    begun: set[int] = set()  # what is in it and not yet known is on the way from the root
+    begun: set[int] = set()  # those of them that are not known yet hold, directly or not, the object being looked at
     stack = [root]
     while stack:
         item, held = stack[-1], list(parts(stack[-1]))

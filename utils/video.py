@@ -1,5 +1,5 @@
-"""Video files, frame by frame: read with what is broken told, written so that browsers play them. Which files to read
-is for utils/media_files.py, which frames go to which file for utils/outputs.py."""
+"""Video files, frame by frame: reads them, with broken frames told in the log, and writes them so that browsers play
+them. Not which files are read (utils/media_files.py), nor which frames go to which file (utils/outputs.py)."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,12 +15,12 @@ from utils.log import LOGGER
 
 VIDEO_SUFFIXES = ("asf", "avi", "gif", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "wmv")
 DEFAULT_FPS = 30.0  # where a file does not tell
-MAX_FPS = 1000  # what is told above this is no rate, but the ticks of a clock
-LOST_FRAMES_ALLOWED = 2  # frame counts in containers are estimates
+MAX_FPS = 1000  # a file that tells more gives the ticks of its clock, not a rate
+LOST_FRAMES_ALLOWED = 2  # at the end, without a warning: frame counts in containers are estimates
 
 CLOCK_HZ = 90_000  # ticks a second of what is written: a whole number a frame for 24, 25, 29.97, 30 and 60 a second
-KEYFRAME_S = 2.0  # seconds; also how much a run that is killed can lose
-LONGEST_PAUSE_S = 3600.0  # between two frames; mp4 counts a frame's ticks in 32 bits
+KEYFRAME_S = 2.0  # from one keyframe to the next; also how much of the end is lost where a run is killed
+LONGEST_PAUSE_S = 3600.0  # between two frames: mp4 has 32 bits for the ticks of a frame
 # A file in fragments, each with its own index before its pictures. An index at the start of the whole file
 # ("faststart") is written when the run ends: a killed run would leave nothing that plays, and the index of days of a
 # stream would wait in memory, then the file be copied. Browsers play both, and seek in both.
@@ -31,8 +31,15 @@ BT709, BT601, LIMITED = 1, 6, 1  # ITU-T H.273: primaries and transfer, matrix; 
 
 
 class VideoFrame(NamedTuple):
-    """One picture of a video: BGR uint8 (h, w, 3), its number from 1, the number of frames (0 where the file does not
-    tell), frames a second of the file, and the second in which it is shown, as steps need not be even."""
+    """One picture of a video.
+
+    Attributes:
+        image: BGR uint8 (h, w, 3).
+        number: of the picture, from 1.
+        total: how many the video has; 0 where the file does not tell.
+        fps: frames a second of the file.
+        seconds: when the picture is shown, from the start; steps need not be even.
+    """
 
     image: np.ndarray
     number: int
@@ -74,12 +81,13 @@ def read_video(path: str | Path, *, stride: int = 1) -> Iterator[VideoFrame]:
                 yield VideoFrame(image, number, total, fps, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
             else:
                 LOGGER.warning(f"frame {number} of {path} is broken and is skipped")
-        _tell_a_short_end(path, number, total)
+        _check_end(path, number, total)
     finally:
         capture.release()
 
 
-def _tell_a_short_end(path: Path, number: int, total: int) -> None:
+def _check_end(path: Path, number: int, total: int) -> None:
+    """Raises InputError where no frame was read; warns where clearly fewer were read than the file tells."""
     if number == 0:
         raise InputError(f"expected a video with at least one readable frame, got none in {path}")
     if number < total - max(LOST_FRAMES_ALLOWED, total // 100):
@@ -87,24 +95,27 @@ def _tell_a_short_end(path: Path, number: int, total: int) -> None:
 
 
 class FrameTimes:
-    """Times of frames in seconds, from any start -> ticks of CLOCK_HZ from 0 that always go on.
+    """Turns times of frames, in seconds from any start, into ticks of CLOCK_HZ that begin at 0 and always grow.
 
-    ticks, duration: of the latest frame; a duration is as long as that of the frame before it.
+    Attributes:
+        ticks: when the latest frame is shown.
+        duration: ticks from the frame before to the latest one. That is also for how long the latest is shown, as
+            nobody knows when the next one comes.
     """
 
     def __init__(self, fps: float) -> None:
-        self._step = 1 / fps  # seconds, where none are told
-        self._given = self._shown = 0.0  # seconds of the latest frame, as it came and as it is shown
+        self._usual_step = 1 / fps  # seconds
+        self._given = self._shown = 0.0  # seconds of the latest frame: as it came, and from the start as it is shown
         self.ticks, self.duration = -1, round(CLOCK_HZ / fps)
 
     def advance(self, seconds: float | None) -> None:
-        """To the next frame. None, and a time that does not go on: one frame of the rate later. A pause is
-        LONGEST_PAUSE_S at most."""
+        """Goes on to the next frame. Where `seconds` is None, or no later than before, it is shown one frame of the
+        rate later; after a pause, LONGEST_PAUSE_S later at most."""
         if self.ticks < 0:
             self.ticks, self._given = 0, seconds or 0.0
             return
         step = 0.0 if seconds is None else seconds - self._given
-        step = step if step > 0 else self._step
+        step = step if step > 0 else self._usual_step
         self._given = self._given + step if seconds is None else seconds
         self._shown += min(step, LONGEST_PAUSE_S)
         ticks = max(round(self._shown * CLOCK_HZ), self.ticks + 1)
@@ -118,8 +129,8 @@ class VideoSink:
 
     Args:
         file: its suffix becomes .mp4.
-        fps: frames a second, of those that come without their time; usable_fps() of it.
-        size_wh: pixels. H.264 has whole pairs of pixels: an odd side gets its last line of pixels twice.
+        fps: frames a second, for frames that come without their time. What is no rate becomes DEFAULT_FPS.
+        size_wh: pixels. H.264 takes even sides alone: of an odd one the last line of pixels is there twice.
 
     Raises InputError where the file cannot be written or the size not encoded; write() and close() raise OSError where
     a disk is full.
@@ -150,17 +161,19 @@ class VideoSink:
             ) from error
 
     def _configure(self, encoder: Any) -> None:
+        """Sets size, clock, keyframes and colours; encoder: PyAV's codec context."""
         encoder.width, encoder.height = (side + side % 2 for side in self.size_wh)
         encoder.pix_fmt = "yuv420p"
         encoder.time_base = Fraction(1, CLOCK_HZ)
-        encoder.gop_size = CLOCK_HZ  # frames, so none: _picture() says where keyframes are
+        encoder.gop_size = CLOCK_HZ  # frames from one keyframe to the next: so many that _picture() alone sets them
         encoder.color_primaries = encoder.color_trc = BT709
         encoder.colorspace, encoder.color_range = BT601, LIMITED
 
     def write(self, image: np.ndarray, seconds: float | None = None) -> None:
         """Adds one frame, BGR uint8 (h, w, 3); one of another size is fitted into the video's, with black borders.
 
-        seconds: when it is shown, from a start that is the same for all, as FrameTimes.advance() takes it."""
+        seconds: when it is shown, from a start that is the same for all frames. See FrameTimes.advance().
+        """
         if (image.shape[1], image.shape[0]) != self.size_wh:
             image = fitted(image, self.size_wh)
         odd_h, odd_w = (side % 2 for side in image.shape[:2])
@@ -199,7 +212,7 @@ class VideoSink:
 
 
 def fitted(image: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
-    """The picture (h, w, 3) as large as it can be in that size, in its own proportions, in the middle of black."""
+    """The picture (h, w, 3), scaled to be as large as fits into that size, in the middle of a black one."""
     width, height = size_wh
     scale = min(width / image.shape[1], height / image.shape[0])
     new_w, new_h = (max(round(side * scale), 1) for side in image.shape[1::-1])

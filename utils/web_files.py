@@ -47,8 +47,8 @@ def is_web_file(address: str) -> bool:
 
 class WebFileSource(Source):
     """The frames of files at http and https addresses, in their order. A single file is downloaded at once, several
-    when their turn comes; each is deleted after its frames, at the latest by close(). A file that cannot be had is told in
-    the log, kept in `skipped` and does not stop the rest.
+    when their turn comes; each is deleted after its frames, at the latest by close(). One that cannot be had
+    is told in the log, kept in `skipped` and does not stop the rest.
 
     Args:
         addresses: is_web_file() holds for each.

@@ -98,14 +98,14 @@ def test_atomic_write_through_a_link_keeps_the_link(tmp_path):
 
 
 def test_newest_run(tmp_path):
-    assert newest_run(tmp_path / "nowhere") is None
+    assert newest_run(tmp_path / "nowhere", "last*.pt") is None
     for age, name in enumerate(["exp3", "exp1", "exp2"]):
         weights = tmp_path / name / "weights"
         weights.mkdir(parents=True)
         for file in ("last.pt", "best.pt"):
             (weights / file).touch()
             os.utime(weights / file, (time.time() - age, time.time() - age))
-    assert newest_run(tmp_path) == tmp_path / "exp3/weights/last.pt"
+    assert newest_run(tmp_path, "last*.pt") == tmp_path / "exp3/weights/last.pt"
     assert newest_run(tmp_path, "best.pt") == tmp_path / "exp3/weights/best.pt"
 
 

@@ -67,6 +67,7 @@ def test_what_a_source_names(folder, source, names, monkeypatch):
     [
         ("", "expected images"),
         ("missing.jpg", "missing.jpg"),
+        ("bb.jpg", "(did you mean b.jpg?)"),
         ("missing/*.jpg", "nothing matches"),
         ("*.md", "1 other paths match"),
         ("notes.md", "notes.md"),
