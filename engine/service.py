@@ -26,7 +26,7 @@ from engine.service_form import Form, Upload, read_form
 from engine.service_limits import UPLOADS, Limits, ServiceError, Share, UploadMemory, quoted
 from engine.service_options import DetectOptions, parse_fields
 from engine.service_pictures import decoded_picture
-from engine.service_schema import DETECT, HEALTH, MODELS, PROBLEMS, DetectAnswer, Health, ModelsAnswer
+from engine.service_schema import DETECT, DETECTED, HEALTH, MODELS, PROBLEMS, Health, ModelsAnswer
 from utils.class_names import class_numbers
 from utils.errors import InputError
 
@@ -155,7 +155,7 @@ def create_app(service: Service) -> FastAPI:
 def _add_routes(app: FastAPI, service: Service) -> None:
     described = service.described()
 
-    @app.post("/v1/detect", responses={200: {"model": DetectAnswer}, **PROBLEMS}, openapi_extra=DETECT)
+    @app.post("/v1/detect", responses={200: DETECTED, **PROBLEMS}, openapi_extra=DETECT)
     async def detect(request: Request) -> JSONResponse:
         """Finds objects in pictures."""
         return JSONResponse(await service.detect(request))

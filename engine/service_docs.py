@@ -4,6 +4,7 @@ description itself, which FastAPI makes of engine/service.py and engine/service_
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import Any
@@ -22,6 +23,7 @@ STYLE = (
 STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; base-uri 'none'; frame-ancestors 'none'"
 
+NUMBERS = re.compile(r"\[([^][{}\"]+)]")  # a list of them in JSON
 Schema = Mapping[str, Any]  # a JSON schema, as OpenAPI has them
 
 
@@ -53,8 +55,10 @@ def _operation(title: str, facts: Mapping[str, Any], schemas: Mapping[str, Schem
         parts.append(f"<h3>Fields, <code>{escape(kind)}</code></h3>{_form_table(body['schema'])}")
     answers = {status: answer for status, answer in facts["responses"].items() if status < "400"}
     for answer in answers.values():
-        schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
-        parts.append("<h3>Answer</h3>" + "".join(_object(name, schemas[name]) for name in _reached(schema, schemas)))
+        content = answer.get("content", {}).get("application/json", {})
+        shown = f"<pre>{escape(_json(content['example']))}</pre>" if "example" in content else ""
+        objects = (_object(name, schemas[name]) for name in _reached(content.get("schema", {}), schemas))
+        parts.append(f"<h3>Answer</h3>{shown}{''.join(objects)}")
     errors = {status: answer["description"] for status, answer in facts["responses"].items() if status not in answers}
     if errors:
         told = "<p>As <code>{&quot;error&quot;: &quot;one sentence&quot;}</code>: what was expected, what was got.</p>"
@@ -73,15 +77,17 @@ def _form_table(form: Schema) -> str:
 
 
 def _object(name: str, schema: Schema) -> str:
-    """An object of an answer: an example where there is one, and its fields."""
-    example = schema.get("example")
-    shown = f"<pre>{escape(json.dumps(example, ensure_ascii=False, indent=1))}</pre>" if example else ""
+    """An object of an answer: what it is, and its fields."""
     rows = (
-        (f"<code>{escape(field)}</code>", _kind(facts), escape(facts.get("description", "")))
+        (f"<code>{escape(field)}</code>", ": ".join(filter(None, (_kind(facts), escape(facts.get("description", ""))))))
         for field, facts in schema["properties"].items()
     )
-    about = escape(schema.get("description", ""))
-    return f"{shown}<h4 id={name}>{name}</h4><p>{about}</p>{_table(('field', 'type', 'what'), rows)}"
+    return f"<h4 id={name}>{name}</h4><p>{escape(schema.get('description', ''))}</p>{_table(('field', 'what'), rows)}"
+
+
+def _json(value: Any) -> str:
+    """JSON on indented lines, a list of numbers on one."""
+    return NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def _kind(schema: Schema) -> str:
@@ -92,7 +98,8 @@ def _kind(schema: Schema) -> str:
     if "anyOf" in schema:
         return " or ".join(map(_kind, schema["anyOf"]))
     if "items" in schema:
-        return f"list of {_kind(schema['items'])}"
+        kind = _kind(schema["items"])
+        return f"list of {kind}" if "<" in kind else f"list of {kind}s"
     return "file" if schema.get("format") == "binary" else escape(schema["type"])
 
 

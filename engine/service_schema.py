@@ -3,7 +3,7 @@ engine/service_form.py, engine/service_options.py."""
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from engine.service_docs import SAMPLE_ADDRESS
 from engine.service_options import MOST_DETECTIONS, DetectOptions
@@ -31,7 +31,7 @@ class DynamicLayer(BaseModel):
 class ModelInfo(BaseModel):
     """A model that can be asked."""
 
-    id: str = Field(description="what the field `model` takes: the file's name, behind that of its run")
+    id: str = Field(description="what the field model of a request takes: the file's name, behind that of its run")
     file: str = Field(description="the file's name, without its folder")
     imgsz: list[int] = Field(description="height and width in pixels that pictures are fitted into")
     classes: list[str] = Field(description="their names, by number")
@@ -82,9 +82,7 @@ class PictureDetections(BaseModel):
     filename: str = Field(description="as sent, without folders and control characters")
     width: int = Field(description="pixels of the upright picture")
     height: int
-    truncated: bool = Field(
-        description="the file ends too early: what is missing of the picture is grey, and nothing is found there"
-    )
+    truncated: bool = Field(description="the file ends too early: what is missing of the picture is grey")
     detections: list[Detection]
     attention: list[LayerAttention] | None = Field(None, description="where asked for, of models with dynamic layers")
 
@@ -97,6 +95,14 @@ class TimingsMs(BaseModel):
     inference: float = Field(description="of the batches that the pictures were in")
     nms: float = Field(description="non-maximum suppression")
     total: float = Field(description="from the request's head to its answer, the upload included")
+
+
+class DetectAnswer(BaseModel):
+    """The pictures in the order of the request."""
+
+    model: str
+    pictures: list[PictureDetections]
+    timings_ms: TimingsMs
 
 
 ANSWER: dict[str, Any] = {
@@ -121,18 +127,6 @@ ANSWER: dict[str, Any] = {
     ],
     "timings_ms": {"decode": 9.1, "queue": 0.4, "inference": 52.7, "nms": 1.1, "total": 66.0},
 }
-
-
-class DetectAnswer(BaseModel):
-    """The pictures in the order of the request."""
-
-    model_config = ConfigDict(json_schema_extra={"example": ANSWER})
-
-    model: str
-    pictures: list[PictureDetections]
-    timings_ms: TimingsMs
-
-
 STATUSES = {
     400: "a value or a body that cannot be used",
     403: "another page's request: only this service's own page may send some",
@@ -205,6 +199,7 @@ SHELL = f"""
 curl -F pictures=@bus.jpg {SAMPLE_ADDRESS}/v1/detect
 curl -F pictures=@a.jpg -F pictures=@b.png -F conf=0.4 -F classes=person,5 {SAMPLE_ADDRESS}/v1/detect
 """
+DETECTED: dict[str, Any] = {"model": DetectAnswer, "content": {"application/json": {"example": ANSWER}}}
 DETECT: dict[str, Any] = {
     "requestBody": {
         "required": True,

@@ -1,7 +1,9 @@
 """A service in this process on the loopback interface, with tiny models, for tests that talk HTTP to it."""
 
+import json
 import socket
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -26,6 +28,31 @@ def tiny_weights(file: Path, cfg: dict = CFG) -> Path:
     torch.manual_seed(0)
     model = DetectionModel(cfg, names=["square", "bar"])
     set_temperature(model, 1.0)
+    save_checkpoint(file, model=model)
+    return file
+
+
+def unsure_weights(file: Path, cfg: dict) -> Path:
+    """An untrained checkpoint with the classes square and bar. What its head gives for noise is scaled, so that the
+    confidences spread over 0 to 1 and the boxes are near their anchors."""
+    from models.weights import save_checkpoint
+    from models.yolo import DetectionModel
+
+    torch.manual_seed(0)
+    model = DetectionModel(cfg, names=["square", "bar"]).eval()
+    spread = torch.tensor([0.4] * 4 + [2.0] * 3).repeat(3)  # of the logits: x, y, w, h, objectness, both classes
+
+    def scale(head: torch.nn.Conv2d, _inputs: object, output: torch.Tensor) -> None:
+        raw = output - head.bias[:, None, None]
+        factor = spread / raw.std((0, 2, 3))
+        head.weight.mul_(factor[:, None, None, None])
+        head.bias.copy_(-factor * raw.mean((0, 2, 3)))
+
+    hooks = [head.register_forward_hook(scale) for head in model.model[-1].m]
+    with torch.no_grad():
+        model(torch.rand(1, 3, 64, 64))
+    for hook in hooks:
+        hook.remove()
     save_checkpoint(file, model=model)
     return file
 
@@ -68,11 +95,23 @@ def running(service, allowed_hosts: tuple[str, ...] | None = ("127.0.0.1", "loca
         assert not thread.is_alive()
 
 
-def raw(address: str, request: bytes, *, seconds: float = 20) -> tuple[int, bytes]:
+def answered(address: str, content: bytes, **fields) -> dict:
+    """What POST /v1/detect gives for a picture, with the standard library alone."""
+    edge = "edge-of-the-parts"
+    parts = [(f'name="{name}"', str(value).encode()) for name, value in fields.items()]
+    parts.append(('name="pictures"; filename="a.png"', content))
+    body = b"".join(f"--{edge}\r\nContent-Disposition: form-data; {h}\r\n\r\n".encode() + v + b"\r\n" for h, v in parts)
+    headers = {"Content-Type": f"multipart/form-data; boundary={edge}"}
+    request = urllib.request.Request(f"{address}/v1/detect", body + f"--{edge}--\r\n".encode(), headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def raw(address: str, request: bytes) -> tuple[int, bytes]:
     """Sends bytes and reads until the other side ends: status (0 where it said nothing) and all that came."""
     host, port = address.removeprefix("http://").split(":")
     came = b""
-    with closing(socket.create_connection((host, int(port)), timeout=seconds)) as connection:
+    with closing(socket.create_connection((host, int(port)), timeout=20)) as connection:
         with suppress(ConnectionError):
             connection.sendall(request)
         with suppress(ConnectionError):

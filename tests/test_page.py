@@ -3,7 +3,6 @@ where the browser or Playwright is not installed; neither is ever fetched by a t
 
 import json
 import shutil
-import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,46 +11,25 @@ import numpy as np
 import pytest
 import torch
 
-from tests.serving import CFG, STATIC_CFG, made_service, picture, running
+from tests.serving import CFG, STATIC_CFG, answered, made_service, picture, running, unsure_weights
+from utils.boxes import box_iou
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = shutil.which("chromium")
 WATCH = "addEventListener('securitypolicyviolation', e => console.error('CSP', e.violatedDirective, e.blockedURI))"
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
+TELLS_TRUNCATED = int(cv2.__version__.partition(".")[0]) >= 5  # OpenCV before rescues files without a word
 NAME, SIZE_WH = "noise.png", (160, 120)
-
-
-def unsure_weights(file: Path, cfg: dict, seed: int) -> Path:
-    """An untrained checkpoint with the classes square and bar. What its head gives for noise is scaled, so that the
-    confidences spread over 0 to 1 and the boxes are near their anchors."""
-    from models.weights import save_checkpoint
-    from models.yolo import DetectionModel
-
-    torch.manual_seed(seed)
-    model = DetectionModel(cfg, names=["square", "bar"]).eval()
-    spread = torch.tensor([0.4] * 4 + [2.0] * 3).repeat(3)  # of the logits: x, y, w, h, objectness, both classes
-
-    def scale(head: torch.nn.Conv2d, _inputs: object, output: torch.Tensor) -> None:
-        raw = output - head.bias[:, None, None]
-        factor = spread / raw.std((0, 2, 3))
-        head.weight.mul_(factor[:, None, None, None])
-        head.bias.copy_(-factor * raw.mean((0, 2, 3)))
-
-    hooks = [head.register_forward_hook(scale) for head in model.model[-1].m]
-    with torch.no_grad():
-        model(torch.rand(1, 3, 64, 64))
-    for hook in hooks:
-        hook.remove()
-    save_checkpoint(file, model=model)
-    return file
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     pytest.importorskip("fastapi", reason="needs requirements-serve.txt")
     folder = tmp_path_factory.mktemp("weights")
-    files = [unsure_weights(folder / f"{name}.pt", cfg, 0) for name, cfg in (("dyn", CFG), ("plain", STATIC_CFG))]
+    run = folder / "run" / "weights"
+    run.mkdir(parents=True)
+    files = [unsure_weights(folder / "dyn.pt", CFG), unsure_weights(run / "plain.pt", STATIC_CFG)]
     with running(made_service(files)) as address:
         yield address
 
@@ -112,14 +90,7 @@ def noise() -> bytes:
 
 def asked(address: str, model: str, **fields) -> dict:
     """What POST /v1/detect gives for the noise."""
-    edge = "edge-of-the-parts"
-    parts = [(f'name="{name}"', str(value).encode()) for name, value in {"model": model, **fields}.items()]
-    parts.append((f'name="pictures"; filename="{NAME}"', noise()))
-    body = b"".join(f"--{edge}\r\nContent-Disposition: form-data; {h}\r\n\r\n".encode() + v + b"\r\n" for h, v in parts)
-    headers = {"Content-Type": f"multipart/form-data; boundary={edge}"}
-    request = urllib.request.Request(f"{address}/v1/detect", body + f"--{edge}--\r\n".encode(), headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)["pictures"][0]
+    return answered(address, noise(), model=model, **fields)["pictures"][0]
 
 
 def slide(page, ident: str, value: float) -> None:
@@ -136,14 +107,11 @@ def eventually(page, value, expected) -> None:
 
 
 def count_in(page, model: str) -> int:
-    return int(page.locator(f".pane[data-model={model}] .count").get_attribute("data-count"))
+    return int(page.locator(f".pane[data-model='{model}'] .count").get_attribute("data-count"))
 
 
 def overlap(one: list[float], other: list[float]) -> float:
-    width = max(0, min(one[2], other[2]) - max(one[0], other[0]))
-    height = max(0, min(one[3], other[3]) - max(one[1], other[1]))
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return width * height / max(sum(areas) - width * height, 1e-9)
+    return box_iou(torch.tensor([one]), torch.tensor([other])).item()
 
 
 def pairs(one: list[dict], other: list[dict]) -> int:
@@ -163,7 +131,7 @@ def pairs(one: list[dict], other: list[dict]) -> int:
 
 def canvas_pixels(page, model: str) -> np.ndarray:
     """The picture of a pane as it stands on the screen, BGR."""
-    data = page.locator(f".pane[data-model={model}] canvas").screenshot()
+    data = page.locator(f".pane[data-model='{model}'] canvas").screenshot()
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
 
@@ -200,7 +168,7 @@ def test_sliders_show_what_the_service_gives_with_these_values(visit, address):
         slide(page, "conf", conf)
         settled(page)
         page.wait_for_timeout(50)  # one frame of the screen
-        for model in ("dyn", "plain"):
+        for model in ("dyn", "run/plain"):
             assert count_in(page, model) == len(asked(address, model, conf=conf)["detections"])
         counts.append(count_in(page, "dyn"))
     assert counts == sorted(counts, reverse=True)
@@ -234,7 +202,7 @@ def test_classes_are_switched_off_and_on(visit, address):
 def test_two_models_are_compared(visit, address):
     page = visit()
     upload(page)
-    one, other = (asked(address, model)["detections"] for model in ("dyn", "plain"))
+    one, other = (asked(address, model)["detections"] for model in ("dyn", "run/plain"))
     both = pairs(one, other)
     assert 0 < both < max(len(one), len(other))
     expected = f"{both} of {len(one) + len(other) - both} objects agree"
@@ -257,7 +225,7 @@ def test_attention_stands_in_bars(visit, address):
     assert shown == pytest.approx([weight for layer in expected for weight in layer["weights"]], abs=1e-3)
     widths = [bars.nth(at).bounding_box()["width"] for at in range(bars.count())]
     assert [width / sum(widths) for width in widths] == pytest.approx(shown, abs=0.02)
-    assert not page.locator(".pane[data-model=plain] .attention").is_visible()
+    assert not page.locator(".pane[data-model='run/plain'] .attention").is_visible()
     page.locator("#attention").uncheck()
     pane.locator(".attention").wait_for(state="hidden")
 
@@ -272,6 +240,9 @@ def test_downloads(visit, address, tmp_path):
         files[event.value.suggested_filename] = tmp_path / kind
         event.value.save_as(tmp_path / kind)
     assert list(files) == ["noise-dyn.png", "noise.txt", "noise-dyn.json"]
+    with page.expect_download() as event:
+        page.locator(".pane[data-model='run/plain'] [data-download=json]").click()
+    assert event.value.suggested_filename == "noise-run-plain.json"
     expected = asked(address, "dyn")["detections"]
     annotated = cv2.imread(str(tmp_path / "png"))
     original = cv2.imdecode(np.frombuffer(noise(), np.uint8), cv2.IMREAD_COLOR)
@@ -309,6 +280,23 @@ def test_errors_are_sentences_where_they_belong(visit):
     fault.get_by_role("button", name="Try again").click()
     settled(page)
     assert not fault.is_visible()
+
+
+def test_a_file_that_ends_too_early_is_told_and_grey_where_it_is_missing(visit):
+    page = visit()
+    upload(page)
+    note = page.locator(".pane[data-model=dyn] .truncated")
+    assert not note.is_visible()
+    whole = cv2.imencode(".jpg", np.full((*SIZE_WH[::-1], 3), (0, 0, 255), np.uint8))[1].tobytes()
+    cut = {"name": "cut.jpg", "mimeType": "image/jpeg", "buffer": picture(".jpg", SIZE_WH)[:4000]}
+    upload(page, [cut, {"name": "whole.jpg", "mimeType": "image/jpeg", "buffer": whole}])
+    slide(page, "conf", 0.99)
+    eventually(page, note.is_visible, TELLS_TRUNCATED)
+    height = canvas_pixels(page, "dyn").shape[0]
+    missing = canvas_pixels(page, "dyn")[int(0.9 * height) :]
+    assert near(missing, (128, 128, 128)) > 0.9 * missing.shape[0] * missing.shape[1]
+    page.get_by_role("button", name="Show whole.jpg").click()
+    eventually(page, note.is_visible, False)
 
 
 def test_paste_drop_and_sample(visit):
@@ -372,6 +360,18 @@ def test_a_phone_in_chinese(visit):
     upload(page)
     assert page.locator(".pane[data-model=dyn] .count").inner_text().endswith("个框")
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    upload(page, [{"name": f"{n}.png", "mimeType": "image/png", "buffer": picture(seed=n)} for n in range(8)])
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    page.get_by_role("button", name="7.png").first.click()
+    eventually(page, lambda: page.locator("#thumbnails").evaluate("list => list.scrollLeft > 100"), True)
+    settled(page)
+    strip, slider, shown = (page.locator(at).bounding_box() for at in ("#strip", "#conf", ".pane:first-child canvas"))
+    assert strip["y"] < slider["y"] < shown["y"]
+    assert shown["y"] + shown["height"] <= PHONE["height"]  # the slider and what it changes are seen together
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.set_input_files("#files", [{"name": "broken.jpg", "mimeType": "image/jpeg", "buffer": b""}])
+    page.locator("#notices", has_text="broken.jpg").wait_for()
+    eventually(page, lambda: page.evaluate("scrollY"), 0)
     canvas = page.locator(".pane[data-model=dyn] canvas")
     assert page.evaluate("document.querySelector('.pane canvas').width") == round(2 * canvas.bounding_box()["width"])
     page.get_by_role("button", name="English").click()

@@ -6,7 +6,7 @@ import { sample } from "/page/service.js";
 
 const at = (id) => document.getElementById(id);
 
-/** Opens files and adds those that can be read; each other one gets its sentence. */
+/** Opens files and adds those that can be read; each other one gets its sentence. Both are brought into view. */
 async function take(session, files) {
   clearNotices();
   const sources = [];
@@ -18,6 +18,7 @@ async function take(session, files) {
     }
   }
   session.add(sources);
+  if (at("stage").getBoundingClientRect().top < 0) window.scrollTo({ top: 0 }); // chosen from below, on a phone
 }
 
 function tell(error) {

@@ -2,6 +2,7 @@
 import { colour, readableOn } from "/page/boxes.js";
 
 const FAMILY = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans CJK SC", "Microsoft YaHei", sans-serif';
+const MISSING = "#808080"; // where a file ends too early: the grey that the service sees there
 const LABEL_WEIGHT = 4; // a covered label cannot be read any more; a covered bit of an object mostly can
 const MOST_HIDDEN = 0.4; // of a picture, by labels: as in utils/annotator.py
 
@@ -12,6 +13,8 @@ export function paint(canvas, picture, marks, { width, height, unit }) {
   const context = canvas.getContext("2d");
   const scale = canvas.width / width;
   context.imageSmoothingQuality = "high";
+  context.fillStyle = MISSING;
+  context.fillRect(0, 0, canvas.width, canvas.height); // else the picture before would show through
   context.drawImage(picture, 0, 0, canvas.width, canvas.height);
   const line = Math.max(1, Math.round(2 * unit));
   for (const mark of [...marks].reverse()) outline(context, rectangle(mark.xyxy, scale), mark, line);

@@ -3,6 +3,7 @@ import { text } from "/page/language.js";
 
 const SIDE = 72; // px
 const drawn = new Map(); // id of a source -> its list item
+let seen = null; // the item of the shown source, once it has been scrolled to
 
 /** Shows a thumbnail of each of the session's sources. */
 export function showStrip(session) {
@@ -20,6 +21,9 @@ export function showStrip(session) {
   items.forEach((item, place) => {
     if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
   });
+  const shown = drawn.get(session.source?.id) ?? null;
+  if (shown && shown !== seen) list.scrollLeft = shown.offsetLeft - list.offsetLeft - (list.clientWidth - SIDE) / 2;
+  seen = shown;
 }
 
 function newItem(session, source) {

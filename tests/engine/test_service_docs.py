@@ -30,9 +30,10 @@ def test_the_description_and_its_page_name_all_routes_and_no_other_host(address)
         ("conf", "number, 0 to 1: confidence that", "0.25"),
         ("classes", "string: names or numbers", "all"),
         ("max_det", "integer, 1 to 3000: detections", "300"),
-        ("pictures", "list of file: BMP, ", "needed"),
-        ("truncated", "boolean<td>the file ends too early", ""),
-        ("detections", "list of <a href='#Detection'>Detection</a><td>", ""),
+        ("pictures", "list of files: BMP, ", "needed"),
+        ("truncated", "boolean: the file ends too early", ""),
+        ("detections", "list of <a href='#Detection'>Detection</a>", ""),
+        ("xyxyn", "list of numbers: the same as fractions", ""),
     ):
         row = re.search(f"<tr><td><code>{field}</code><td>(.*?)</tr>", page)[1]
         assert row.startswith(what)
@@ -40,6 +41,7 @@ def test_the_description_and_its_page_name_all_routes_and_no_other_host(address)
     for status, when in STATUSES.items():
         assert f"<td>{status}<td>{escape(when)}</tr>" in page
     assert f"curl -F pictures=@bus.jpg {address}/v1/detect" in page
+    assert "&quot;weights&quot;: [0.31, 0.22, 0.27, 0.2]" in page
     assert "<script" not in page
     assert "//" not in page.replace(address, "")
 
