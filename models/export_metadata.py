@@ -154,7 +154,7 @@ def _names(value: Any) -> dict[int, str]:
     if pairs is None or len(value) > MOST_CLASSES:
         raise ValueError(f"a list or mapping of at most {MOST_CLASSES} names was expected, got {type(value).__name__}")
     names = {_whole(int(cls)): name for cls, name in pairs}
-    if sorted(names) != list(range(len(names))) or not all(isinstance(name, str) for name in names.values()):
+    if sorted(names) != list(range(len(value))) or not all(isinstance(name, str) for name in names.values()):
         raise ValueError("texts for the classes 0, 1, ... were expected")
     return {cls: names[cls] for cls in sorted(names)}
 

@@ -51,8 +51,11 @@ def check_external_data(file: Path) -> None:
     folder = Path(os.path.realpath(file.parent))
     with _told(file):
         for location in _locations(memoryview(file.read_bytes())):
-            if not Path(os.path.realpath(folder / location)).is_relative_to(folder):
+            place = Path(os.path.realpath(folder / location))
+            if not place.is_relative_to(folder):
                 raise InputError(f"{file} was refused: it has weights in {location[:100]!r}, outside of its folder")
+            if not place.is_file():
+                raise InputError(f"{file}: it has weights in {location[:100]!r}, and there is no such file")
 
 
 def _locations(content: memoryview) -> Iterator[str]:
