@@ -18,7 +18,7 @@ COLUMNS = (
     *(f"x/{setting}" for setting in ("lr0", "lr1", "lr2", "temperature")),
 )
 OPTIONAL = ("x/temperature",)  # only where a dynamic layer is in the model
-LONGEST_EPOCH = 12  # digits: Python refuses to read thousands of them
+LONGEST_EPOCH = 12  # digits, and not so many: Python refuses to read numbers of thousands of digits
 
 
 class CsvLogger:
@@ -33,7 +33,7 @@ class CsvLogger:
         self._resume = resume
         self._header: list[str] | None = None
         self._text = ""  # what should be in the file
-        self._is_whole = False  # whether it is
+        self._is_whole = False  # whether that is in it
 
     def on_fit_epoch_end(self, epoch: int, values: Mapping[str, float], **_: Any) -> None:
         """Adds the epoch's row. The columns are those of COLUMNS and after them whatever else the first row has; a
@@ -62,7 +62,8 @@ class CsvLogger:
             LOGGER.warning(f"{self.file} cannot be written now ({error}); its rows are kept for the next epoch")
 
     def _begin(self, epoch: int, values: Mapping[str, float]) -> list[str]:
-        """Composes the header, which it returns, and on resume the rows before this epoch."""
+        """Sets the text that the file begins with: the header and, on resume, the rows before this epoch. Returns the
+        names in the header."""
         if missing := [name for name in COLUMNS if name not in values and name not in OPTIONAL]:
             raise ValueError(f"expected a value for each column of results.csv, got none for {missing}")
         known = [name for name in COLUMNS if name in values]
@@ -77,8 +78,8 @@ class CsvLogger:
 
 
 def read_results(file: Path) -> list[dict[str, str]]:
-    """The rows of a results.csv, column -> cell; those that are no row of an epoch, as one that was cut off in writing,
-    are left out. Raises InputError for a file that is no such table."""
+    """The rows of a results.csv, also of one that v6.1 padded: column -> cell. Rows that are not of an epoch, such as
+    one that was cut off in writing, are left out. Raises InputError for a file that is no such table."""
     try:
         with open(file, encoding="utf-8", newline="") as stream:
             table = [[cell.strip() for cell in line] for line in csv.reader(stream) if line]
@@ -89,8 +90,4 @@ def read_results(file: Path) -> list[dict[str, str]]:
     if table and not set(COLUMNS) & set(table[0]):
         raise InputError(f"expected a results file with columns such as {COLUMNS[0]}, got none of them in {file}")
     whole = [dict(zip(table[0], line, strict=True)) for line in table[1:] if len(line) == len(table[0])]
-    return [row for row in whole if _is_number(row["epoch"])]
-
-
-def _is_number(cell: str) -> bool:
-    return cell.isdecimal() and len(cell) < LONGEST_EPOCH
+    return [row for row in whole if row["epoch"].isdecimal() and len(row["epoch"]) < LONGEST_EPOCH]

@@ -1,7 +1,6 @@
 """Grids of pictures (batches with their boxes, feature maps) and charts of a training (its labels, the course of
 results.csv). Not the curves of a validation: utils/curves.py."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from utils.figures import (
 )
 from utils.files import atomic_write
 from utils.fonts import drawable_names
+from utils.logger_csv import read_results
 from utils.metrics import fitness
 
 if TYPE_CHECKING:
@@ -240,18 +240,16 @@ def _correlogram(boxes: np.ndarray, file: Path, *, total: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- results
-def read_results(csv_file: str | Path) -> dict[str, np.ndarray]:
-    """Column name -> its values, NaN where a cell is empty. Reads the padded files of v6.1 too. Raises InputError where
-    there is no row or no epoch column."""
-    with open(csv_file, encoding="utf-8", newline="") as stream:
-        table = [[cell.strip() for cell in line] for line in csv.reader(stream) if line]
-    if len(table) < 2 or "epoch" not in table[0]:
-        raise InputError(f"expected a header with `epoch` and at least one row, got {len(table)} lines in {csv_file}")
+def read_columns(csv_file: str | Path) -> dict[str, np.ndarray]:
+    """Columns of a results.csv: name -> values, NaN where a cell is empty. Raises InputError where it has no row of an
+    epoch, or a cell that is no number."""
+    rows = read_results(Path(csv_file))
+    if not rows:
+        raise InputError(f"expected at least one row of an epoch, got none in {csv_file}")
     try:
-        values = np.array([[float(cell or "nan") for cell in line] for line in table[1:]])
+        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
     except ValueError as error:
-        raise InputError(f"expected numbers in rows of one length, got `{error}` in {csv_file}") from error
-    return dict(zip(table[0], values.T, strict=True))
+        raise InputError(f"expected numbers in the rows of {csv_file}: {error}") from error
 
 
 def without_skipped(results: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -267,7 +265,7 @@ def without_skipped(results: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def plot_results(csv_file: str | Path, file: str | Path | None = None) -> Path:
     """Charts results.csv: losses of training and validation, precision, recall, mAP, learning rates and temperature.
     Returns the path of the picture, by default results.png beside csv_file."""
-    results = without_skipped(read_results(csv_file))
+    results = without_skipped(read_columns(csv_file))
     file = Path(file or Path(csv_file).with_suffix(".png"))
     figure, axes = new_figure(2, 3, size_inches=(13, 7.5))
     for column, (key, title) in enumerate((("box", "Box loss"), ("obj", "Objectness loss"), ("cls", "Class loss"))):

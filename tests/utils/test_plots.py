@@ -17,7 +17,7 @@ from utils.plots import (
     plot_images,
     plot_labels,
     plot_results,
-    read_results,
+    read_columns,
     without_skipped,
 )
 
@@ -133,13 +133,21 @@ def test_results_of_any_length(tmp_path, epochs, columns, padding):
 
 def test_empty_cells_are_read_as_nan_and_charted(tmp_path):
     file = write_results(tmp_path / "results.csv", [[0, *[""] * len(COLUMNS)], [1, *[0.25] * len(COLUMNS)]])
-    results = read_results(file)
+    results = read_columns(file)
     assert np.isnan(results["metrics/mAP_0.5"][0])
     assert results["metrics/mAP_0.5"][1] == 0.25
     assert plot_results(file, tmp_path / "other.png").exists()
 
 
-@pytest.mark.parametrize("text", ["", "epoch,a\n", "a,b\n1,2\n", "epoch,a\n1,x\n", "epoch,a\n1,2\n1\n"])
+def test_a_row_that_was_cut_off_costs_itself_alone(tmp_path):
+    file = write_results(tmp_path / "results.csv", [[epoch, *[0.5] * len(COLUMNS)] for epoch in range(2)])
+    file.write_text(file.read_text() + "2,0.5,0.")
+    assert read_columns(file)["epoch"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "epoch,a\n", "a,b\n1,2\n", "epoch,a\n1,x\n", "epoch,a\n1,2\n1\n", "epoch,train/box_loss\n0,x\n"]
+)
 def test_files_that_are_no_results_are_told_by_name(tmp_path, text):
     (tmp_path / "results.csv").write_text(text)
     with pytest.raises(InputError, match=r"results\.csv"):
