@@ -1,6 +1,6 @@
-"""What the attention of dynamic layers tells: do the K kernels share the images among them, or do all images get the
-same mixture? Statistics, their words and their table. Not for recording: that is models/attention_probe.py. The
-pictures are in utils/attention_plots.py."""
+"""What the attention of dynamic layers does: do different images get different mixtures of the K kernels, or all the
+same? Statistics, a verdict in words, and their table. Not for recording the attention: that is
+models/attention_probe.py; nor for the charts: utils/attention_plots.py."""
 
 import csv
 import io
@@ -12,13 +12,13 @@ import numpy as np
 
 from utils.files import atomic_write
 
-# Where the verdicts change. They are for the eye of a reader, not results of a theory; the figures stand beside them.
+# Thresholds between the verdicts. They come from no theory: they help a reader, who also sees the figures themselves.
 FEWEST_IMAGES = 10  # fewer say nothing about how images differ
-ALIKE = 0.05  # kernel distance: below it, the mixture is much the same whatever the attention is
-MOVING = 0.1  # variation: on average a tenth of the attention goes to other kernels than in the mean image
-EFFECT = 0.05  # mixture change: below it, the attention varies, but the kernels are too alike for it to matter
-COLLAPSED = 0.9  # mean attention of one kernel
-UNIFORM = 0.97  # entropy; (.35, .25, .2, .2) has .98 and (.4, .3, .2, .1) has .92
+ALIKE = 0.05  # kernel_distance: below it, the mixture is much the same whatever the attention is
+MOVING = 0.1  # variation: from here on, a tenth of the attention or more goes to other kernels than in the mean image
+EFFECT = 0.05  # mixture_change: below it, the attention varies, but the kernels are too alike for it to matter
+COLLAPSED = 0.9  # mean attention of one kernel: from here on, the others hardly count
+UNIFORM = 0.97  # entropy: from here on, all kernels count alike; (.35, .25, .2, .2) has .98, (.4, .3, .2, .1) has .92
 
 COLUMNS = (
     "layer", "kernel", "class", "name", "images", "mean", "std", "largest", "entropy",
@@ -28,13 +28,13 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class LayerAttention:
-    """The attention of one dynamic layer in N images, and how its K kernels lie to each other.
+    """The attention of one dynamic layer in N images, and how similar its K kernels are.
 
     Attributes:
         name: of the layer in the model.
         attention: float64 (N, K), each row summing to 1.
         gram: float64 (K, K), the inner products of the kernels (not of their biases).
-        temperature: of the attention's softmax; at a high one, uniform is what is to be expected.
+        temperature: of the attention's softmax; a high one makes any attention nearly uniform.
     """
 
     name: str
@@ -59,18 +59,19 @@ class LayerAttention:
 
     @property
     def entropy(self) -> float:
-        """Of the attention in an image, mean over the images: 0 = one kernel alone, 1 = all K alike."""
+        """The normalised entropy of the attention in an image, mean over the images: 0 = one kernel alone, 1 = all K
+        alike."""
         return float(mean_rows(normalised_entropy(self.attention)[:, None])[0])
 
     @property
     def kernels_used(self) -> float:
-        """How many kernels the images use together, 1..K: the exponential of the mean attention's entropy."""
+        """How many kernels are in use over all images, 1..K: the exponential of the mean attention's entropy."""
         return float(len(self.gram) ** normalised_entropy(self.mean))
 
     @property
     def variation(self) -> float:
-        """Part of the attention that goes to other kernels than in the mean image, mean over the images: 0 = every
-        image gets the same mixture, at most 1 - 1 / K. (The total variation distance.)"""
+        """How much of an image's attention goes to other kernels than the mean attention does (the total variation
+        distance of the two), mean over the images: 0 = every image gets the same mixture; at most 1 - 1 / K."""
         return float(mean_rows(np.abs(self.attention - self.mean).sum(1, keepdims=True) / 2)[0])
 
     @property
@@ -85,18 +86,22 @@ class LayerAttention:
 
     @property
     def mixture_change(self) -> float:
-        """How far the mixed kernel of an image is from that of the mean attention, root mean square over the images, in
-        lengths of the latter: 0 = a static convolution. It takes both kernels that differ and attention that varies."""
+        """How far the mixed kernel of an image is from the kernel that the mean attention mixes, root mean square over
+        the images, relative to the length of the latter: 0 = a static convolution. It is only large where the kernels
+        differ and the attention varies."""
         moved = mean_square(self.attention - self.mean, self.gram)
         length = self.mean @ self.gram @ self.mean
         return float(np.sqrt(moved / length)) if length > 0 else 0.0
 
     @property
     def verdict(self) -> str:
-        """In words: "specialised" (the images get different mixtures), "little effect" (they do, but of kernels too
-        alike for it to matter), "collapsed to kernel k", "uniform" (all kernels alike in every image), "fixed mixture"
-        (uneven, but the same in every image), "equal kernels" (the attention changes next to nothing), or "too few
-        images". The thresholds stand at the top of this file."""
+        """The verdict in words; the thresholds are at the top of this file.
+
+        "too few images"; "equal kernels": they are so alike that the attention hardly matters; "specialised": images
+        get different mixtures; "little effect": they do, but of kernels too alike for it to matter; "collapsed to
+        kernel k": it gets nearly all attention in all images; "uniform": all kernels count alike in all images; "fixed
+        mixture": they do not, but the mixture is the same in all images.
+        """
         if len(self.attention) < FEWEST_IMAGES:
             return "too few images"
         if len(self.gram) > 1 and self.kernel_distance < ALIKE:
@@ -109,8 +114,10 @@ class LayerAttention:
 
 
 def figures(layer: LayerAttention, counts: np.ndarray) -> tuple[str, ...]:
-    """The figures of one layer as short texts: ("entropy 0.98 of 1", ..., "kernels differ by 12 %", ...). counts:
-    label_counts() of its images."""
+    """The figures of one layer as short texts: ("entropy 0.98 of 1", ..., "kernels differ by 12 %", ...).
+
+    counts: label_counts() of its images.
+    """
     share = class_share(layer, counts)
     with_classes = "" if share is None else f" ({share:.0%} of it with the classes)"
     texts = (
@@ -134,12 +141,13 @@ def mean_rows(values: np.ndarray) -> np.ndarray:
 
 
 def mean_square(mixtures: np.ndarray, gram: np.ndarray) -> float:
-    """Mean over the rows of the squared length of the kernels that they mix. mixtures (N, K), any sign; gram (K, K)."""
+    """Mean over N mixtures of the squared length of the mixed kernel. mixtures: (N, K), the weights of the K kernels,
+    of any sign. gram: (K, K), the kernels' inner products."""
     return float(max(mean_rows(((mixtures @ gram) * mixtures).sum(1, keepdims=True))[0], 0))
 
 
 def normalised_entropy(attention: np.ndarray) -> np.ndarray:
-    """(..., K) -> (...): entropy as a part of the largest possible one, log K. 0 for a single kernel."""
+    """(..., K) -> (...): the entropy divided by the largest possible one, log K; 0..1. 0 for a single kernel."""
     kernels = attention.shape[-1]
     if kernels == 1:
         return np.zeros(attention.shape[:-1])
@@ -160,15 +168,15 @@ def gram_matrix(kernels: np.ndarray) -> np.ndarray:
 
 
 def kernel_distances(gram: np.ndarray) -> np.ndarray:
-    """(K, K) -> (K, K): length of the difference of two kernels, in units of the root mean square of their lengths.
-    0 = equal, 1.41 = unrelated, 2 = opposite."""
+    """Inner products (K, K) -> distances (K, K): the length of the difference of two kernels, divided by the root mean
+    square of their lengths. 0 = equal, 1.41 = unrelated, 2 = opposite."""
     squares = np.diag(gram)[:, None] + np.diag(gram)  # |a|^2 + |b|^2
     relative = np.divide(squares - 2 * gram, squares / 2, out=np.zeros_like(gram), where=squares > 0)
     return np.sqrt(np.maximum(relative, 0))
 
 
 def kernel_cosines(gram: np.ndarray) -> np.ndarray:
-    """(K, K) -> (K, K): cosines of the angles between kernels, 0 beside a kernel of zeros."""
+    """Inner products (K, K) -> cosines (K, K) of the angles between kernels; 0 where one of the two is zero."""
     lengths = np.sqrt(np.diag(gram))
     products = lengths[:, None] * lengths
     return np.divide(gram, products, out=np.zeros_like(gram), where=products > 0)
@@ -182,16 +190,18 @@ def mean_of_pairs(matrix: np.ndarray) -> float:
 
 # ------------------------------------------------------------------------------------------------------------- classes
 def label_counts(classes: Sequence[Sequence[int]], nc: int) -> np.ndarray:
-    """Class ids of the labels in each of N images -> how many of each class, int (N, nc)."""
+    """How many labels of each class each of N images has, int (N, nc). classes: the class ids of each image's
+    labels."""
     counts = [np.bincount(np.asarray(ids, dtype=int), minlength=nc) for ids in classes]
     return np.stack(counts) if counts else np.zeros((0, nc), int)
 
 
 def class_share(layer: LayerAttention, counts: np.ndarray) -> float | None:
-    """How much of the mixed kernel's variance over the images goes with the classes in them, 0..1: the adjusted R^2 of
-    a linear fit of the attention to which classes have labels. None where images are too few or don't differ.
+    """How much of the mixed kernel's variance over the images is explained by the classes in them, 0..1: the adjusted
+    R^2 of a linear fit of the attention by which classes have labels. None where there are too few images, or where the
+    mixed kernel does not vary.
 
-    counts: label_counts() of the same N images. What is left goes with something else: light, size, crowding, ...
+    counts: label_counts() of the same N images. What is not explained depends on something else: light, size, ...
     """
     present = np.column_stack([np.ones(len(counts)), counts > 0])  # (N, 1 + nc)
     centred = layer.attention - layer.mean
@@ -207,11 +217,12 @@ def class_share(layer: LayerAttention, counts: np.ndarray) -> float | None:
 def write_table(
     file: str | Path, layers: Sequence[LayerAttention], counts: np.ndarray, names: Mapping[int, str]
 ) -> None:
-    """Writes the COLUMNS as CSV: of each layer and kernel a row over all images, and one over the images with labels of
-    each class that occurs. An image with several classes is in the rows of each.
+    """Writes the COLUMNS as CSV: for each layer and kernel a row over all images, and one for each class that occurs,
+    over the images with labels of it (an image with several classes counts in the rows of each).
 
-    counts: label_counts() of the same N images. mean, std, largest and entropy are those of the row's images;
-    kernel_distance and kernel_cosine are means over the other kernels; from variation on, figures are the layer's.
+    mean, std, largest and entropy are those of the row's images; kernel_distance and kernel_cosine are means over the
+    other kernels; the columns from variation on are those of the whole layer. counts: label_counts() of the same
+    images.
     """
     stream = io.StringIO()
     writer = csv.writer(stream)
@@ -229,7 +240,7 @@ def write_table(
 
 
 def _kernel_figures(layer: LayerAttention, chosen: np.ndarray) -> Iterator[tuple[float, ...]]:
-    """Of each kernel the columns from mean to kernel_cosine, over the chosen images, bool (N,)."""
+    """The columns from mean to kernel_cosine for each kernel, over the chosen images, bool (N,)."""
     part = LayerAttention(layer.name, layer.attention[chosen], layer.gram, layer.temperature)
     kernels = len(layer.gram)
     others = max(kernels - 1, 1)

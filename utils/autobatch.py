@@ -15,17 +15,18 @@ from utils.log import LOGGER
 from utils.memory import forget_peak, memory_share, peak_memory, resident_memory
 from utils.torch_utils import to_channels_last_
 
-AUTO = -1  # what --batch-size is then
-TRIED = (1, 2, 4, 8, 16)
-FALLBACK = 16  # where memory cannot be measured
+AUTO = -1  # the --batch-size that asks for it
+TRIED = (1, 2, 4, 8, 16)  # images of the trial steps
+FALLBACK = 16  # the batch size where memory cannot be measured
 
 
 @dataclass(frozen=True)
 class MemoryMeter:
-    """The memory of one device, in bytes; None where the system does not tell.
+    """Measures the memory of one device. The functions give bytes, or None where the system does not say.
 
-    used, available: now. peak_of: the most that was used while the function ran. fraction: how much of what is
-    available a step may fill. most: the largest batch size that makes sense.
+    used: what is in use now. available: what could be taken besides. peak_of(run): calls run(), and gives the most that
+    was in use meanwhile. fraction: how much of the available memory a training may take. most: the largest batch size
+    to choose.
     """
 
     used: Callable[[], int | None]
@@ -36,8 +37,8 @@ class MemoryMeter:
 
 
 def cuda_meter(device: torch.device) -> MemoryMeter:
-    """90 % of what the GPU has free, as v6.1, but 1024 images at most. What torch's allocator holds counts as used, as
-    it does not come back in small pieces."""
+    """Of a GPU: 90 % of its free memory, as in v6.1, but 1024 images at most. All that torch's allocator has reserved
+    counts as used, since what it holds in small pieces cannot serve large tensors."""
 
     def available() -> int:
         torch.cuda.empty_cache()
@@ -54,8 +55,8 @@ def cuda_meter(device: torch.device) -> MemoryMeter:
 
 
 def cpu_meter() -> MemoryMeter:
-    """Half of the RAM that is available to this process, as loader workers, caches and the system live there too; 64
-    images at most: the nominal batch, and a CPU gains nothing from larger ones. Windows does not tell."""
+    """Of the CPU: half of the RAM that is available to this process, since loader processes, caches and the system need
+    some too. 64 images at most, the nominal batch: a CPU gains nothing from larger ones. Windows gives no figures."""
 
     def peak_of(run: Callable[[], object]) -> int | None:
         forget_peak()
@@ -66,7 +67,7 @@ def cpu_meter() -> MemoryMeter:
 
 
 def unknown_meter() -> MemoryMeter:
-    """Of a device whose memory nobody tells."""
+    """Of a device whose memory cannot be measured."""
     return MemoryMeter(lambda: None, lambda: None, lambda _: None, fraction=0.9, most=FALLBACK)
 
 
@@ -74,8 +75,8 @@ METERS: dict[str, Callable[[torch.device], MemoryMeter]] = {"cuda": cuda_meter, 
 
 
 def fitted_batch_size(sizes: Sequence[int], peaks: Sequence[int], limit: float) -> int | None:
-    """The largest batch size whose peak lies below the limit, by a straight line through the measured (size, peak); 1
-    at least. None where there are not two measurements, or where memory does not grow with size."""
+    """The largest batch size whose peak stays below the limit (bytes), by a straight line fitted to the measured peaks
+    (bytes) over the sizes; at least 1. None with fewer than two measurements, or where the peaks do not rise."""
     if len(sizes) < 2 or peaks[-1] <= peaks[0]:
         return None
     an_image, fixed = np.polyfit(sizes, peaks, 1)
@@ -83,8 +84,9 @@ def fitted_batch_size(sizes: Sequence[int], peaks: Sequence[int], limit: float) 
 
 
 def measured_peaks(step: Callable[[int], object], meter: MemoryMeter, room: float, used: int) -> list[int]:
-    """Peaks of trial steps with the sizes of TRIED, as many as fit. A size is not tried where twice the growth so far
-    would go beyond the room (bytes above those in use)."""
+    """Peaks (bytes) of trial steps with the sizes of TRIED, from the first on, as far as they fit. used: bytes in use
+    before; room: bytes that a step may take besides. Each size doubles the one before, so the trials end where twice
+    what the last one took would exceed the room."""
     peaks: list[int] = []
     for size in TRIED:
         try:
@@ -101,14 +103,20 @@ def measured_peaks(step: Callable[[int], object], meter: MemoryMeter, room: floa
 
 
 def choose_batch_size(step: Callable[[int], object], meter: MemoryMeter, *, multiple: int = 1) -> int:
-    """The batch size that fills the meter's fraction of what is available, a multiple of `multiple` (at least one of
-    it); told in the log. step(n): a whole training step on n images. Where memory cannot be measured, or does not grow
-    with n, 16 and a warning. Raises InputError where not even one image fits.
+    """The batch size that fills the meter's fraction of the available memory; the log says which and why.
 
-    Differs from v6.1: stops trying before memory is full; never larger than meter.most; on CPUs too.
+    Args:
+        step: step(n) makes a whole training step on n images.
+        meter: of the device that it runs on.
+        multiple: the result is a multiple of it, at least one times it.
+
+    Where memory cannot be measured, or does not grow with n, the result is FALLBACK, with a warning. Raises InputError
+    where not even one image fits.
+
+    Differs from v6.1: the trials end before memory is full; never larger than meter.most; on CPUs too.
     """
     try:
-        step(1)  # what is loaded or set up once does not count
+        step(1)  # so that what is loaded or set up once counts as used before
     except torch.OutOfMemoryError as error:
         raise InputError("--batch-size -1: not even one image fits; try a smaller --imgsz or model") from error
     used, available = meter.used(), meter.available()
@@ -131,10 +139,11 @@ def choose_batch_size(step: Callable[[int], object], meter: MemoryMeter, *, mult
 def trial_step(
     model: nn.Module, *, imgsz: int, device: torch.device, dtype: torch.dtype | None
 ) -> Callable[[int], None]:
-    """A function that trains a copy of the model on n grey pictures of imgsz x imgsz pixels, for one step, with an
-    average's and an optimizer's memory; the model itself stays as it is. dtype: to autocast to, None = float32."""
-    trained = to_channels_last_(copy.deepcopy(model).to(device)).train()  # as large as the average a training keeps
-    optimizer = torch.optim.AdamW(trained.parameters(), lr=0.0)  # of our optimizers the one that keeps most
+    """A function step(n) that makes one training step with n grey pictures of imgsz x imgsz pixels. It needs as much
+    memory as a real one, but trains a copy: the model stays as it is. dtype: to autocast to; None: float32."""
+    # Besides the model there is its copy, as large as the average (EMA) that a training keeps.
+    trained = to_channels_last_(copy.deepcopy(model).to(device)).train()
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=0.0)  # of our optimizers one that keeps most
 
     def step(n: int) -> None:
         images = torch.full((n, 3, imgsz, imgsz), 0.5, device=device).contiguous(memory_format=torch.channels_last)
@@ -150,7 +159,8 @@ def trial_step(
 def auto_batch_size(
     model: nn.Module, *, imgsz: int, device: torch.device, dtype: torch.dtype | None, multiple: int = 1
 ) -> int:
-    """choose_batch_size for a training of the model, which returns a list of tensors in train mode, on the device."""
+    """choose_batch_size for a training of the model on the device. In train mode the model returns a list of
+    tensors."""
     meter = METERS[device.type](device) if device.type in METERS else unknown_meter()
     LOGGER.info(f"AutoBatch: looking for the batch size that fits --imgsz {imgsz}")
     return choose_batch_size(trial_step(model, imgsz=imgsz, device=device, dtype=dtype), meter, multiple=multiple)

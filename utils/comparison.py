@@ -1,5 +1,5 @@
-"""What a comparison of models says: the table, the sentences about its differences, compare.csv. Not how it is
-measured: that is engine/comparer.py; nor its picture: utils/compare_plots.py."""
+"""The words and figures of a comparison of models: its table, the sentences about differences, compare.csv. Not for
+measuring: that is engine/comparer.py; nor for its chart: utils/compare_plots.py."""
 
 import csv
 import io
@@ -19,13 +19,13 @@ class Measured:
     """One model of a comparison.
 
     Attributes:
-        name: short, unlike the others'.
-        parameters, gflops: of the model as it runs, batch normalisation folded in, for one square image of the
-            comparison's size; None in runtimes other than PyTorch, gflops also where thop is not installed.
+        name: short, and different from the others'.
+        parameters, gflops: of the model as it runs, with batch normalisation folded in; gflops for one square image of
+            the comparison's size. None in runtimes other than PyTorch; gflops also where thop is not installed.
         metrics: what val.py gives.
         latency_ms: median time of the network alone for one such image.
-        latency_ratio: median over the rounds of its time to the first model's in the same round.
-        differences: to the first model; None for that one itself.
+        latency_ratio: its time divided by the first model's in the same round of measuring, median over the rounds.
+        differences: of its scores from the first model's; None for the first model itself.
     """
 
     name: str
@@ -40,8 +40,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Models on the same images, the first of which the others are held against. imgsz: pixels, square, for GFLOPs and
-    latency; resamples: behind the intervals."""
+    """Several models on the same images; all others are compared with the first one.
+
+    imgsz: side in pixels of the square image for GFLOPs and latency. resamples: how many the intervals come from.
+    run_dir: where the results are written.
+    """
 
     models: tuple[Measured, ...]
     imgsz: int
@@ -55,25 +58,25 @@ class Comparison:
 
     @property
     def changes(self) -> list[Differences]:
-        """Those of the others to the first."""
+        """The differences of all but the first model."""
         return [model.differences for model in self.others if model.differences]
 
 
 # ------------------------------------------------------------------------------------------------------------- in words
 def signed_interval(interval: Interval) -> str:
-    """+0.012 (-0.003 to +0.027)"""
+    """The difference and its bounds as a cell of the table: +0.012 (-0.003 to +0.027)."""
     return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
 
 
 def verdict(interval: Interval) -> str:
-    """What may be said of a difference."""
+    """What may be said of a difference: "better", "worse" or "no difference shown"."""
     if interval.covers_zero:
         return "no difference shown"
     return "better" if interval.low > 0 else "worse"
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """One for mAP50-95 and one for mAP50 of each model after the first."""
+    """A sentence on mAP50-95 and one on mAP50 for each model after the first."""
     first, told = comparison.models[0].name, []
     for model, change in zip(comparison.others, comparison.changes, strict=True):
         for quantity, interval in (("mAP50-95", change.map), ("mAP50", change.map50)):
@@ -91,7 +94,8 @@ def _sentence(name: str, first: str, quantity: str, interval: Interval) -> str:
 
 
 def table(comparison: Comparison, *, per_class: bool = True) -> str:
-    """A row a quantity, a column a model, and beside each model after the first its differences to that one."""
+    """The table as text: a row for each quantity, a column for each model, and one for the differences beside each
+    model after the first. per_class: also a row for each class."""
     names = [model.name for model in comparison.models]
     rows = [_row("", names, ["less the first (95 %)"] * len(comparison.others))]
     rows += [*_cost_rows(comparison), *_quality_rows(comparison)]
@@ -105,7 +109,7 @@ def table(comparison: Comparison, *, per_class: bool = True) -> str:
 
 
 def _row(label: str, values: Iterable[str], changes: Iterable[str]) -> list[str]:
-    """The label, the first model's value, and of each other model its value and its change."""
+    """The label, the first model's value, and the value and the change of each other model."""
     first, *others = values
     return [label, first, *(cell for pair in zip(others, changes, strict=True) for cell in pair)]
 
@@ -139,8 +143,8 @@ def _class_rows(comparison: Comparison) -> Iterator[list[str]]:
 
 # ---------------------------------------------------------------------------------------------------------- compare.csv
 def save_csv(comparison: Comparison, file: Path) -> None:
-    """A row a model, quantity and class ("all" for the mean over them), with the difference to the first model, its
-    95 % interval and what may be said of it, where there is one."""
+    """Writes a CSV atomically: a row for each model, quantity and class ("all" for the mean over them), with the
+    difference from the first model, its 95 % interval and the verdict where there is a difference."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(CSV_HEADER)
@@ -159,7 +163,7 @@ def _number(value: float | int | None) -> str:
 
 
 def _csv_values(model: Measured) -> Iterator[tuple[str, str, float | int | None, Interval | None]]:
-    """(quantity, class, value, difference to the first model)"""
+    """The (quantity, class, value, difference from the first model) of each row."""
     change, score = model.differences, model.metrics
     for quantity in ("parameters", "gflops", "latency_ms", "latency_ratio"):
         yield quantity, "", getattr(model, quantity), None
@@ -172,9 +176,12 @@ def _csv_values(model: Measured) -> Iterator[tuple[str, str, float | int | None,
 
 
 def model_names(weights: Sequence[Path]) -> list[str]:
-    """A short name for each file: its stem, for one in a run's weights/ folder behind the run's name (exp/best), behind
-    as many folders as it takes to tell them apart. Of files that differ in the suffix alone it is the whole name, and a
-    file that is given twice is numbered."""
+    """A short, different name for each file.
+
+    That is its stem, with the suffix where files differ in that alone; for a file in the weights/ folder of a run with
+    the run's name before it (exp/best), and with as many folders more as are needed to tell the files apart. A file
+    that is given again gets a number.
+    """
     paths = [path.absolute() for path in weights]
     stems = [path.with_suffix("") for path in dict.fromkeys(paths)]
     last = [path.name if stems.count(path.with_suffix("")) > 1 else path.stem for path in paths]

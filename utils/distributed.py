@@ -1,5 +1,6 @@
-"""Several processes that train one model, started by `python -m torch.distributed.run`. Every function also serves a
-single process, where it does nothing or passes on what it got. Not for the wrapped model: that is the trainer's."""
+"""How several processes that train one model work together; `python -m torch.distributed.run` starts them. With a
+single process every function does nothing, or returns what it was given. Not for the wrapped model: that is the
+trainer's."""
 
 import logging
 import os
@@ -36,8 +37,8 @@ def world_size() -> int:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Connects the processes of the launcher: gloo for tensors on the CPU, nccl for those on GPUs. Only rank 0 logs
-    what is no error. Raises InputError where the launcher's environment is not complete."""
+    """In this block the processes of the launcher are connected: by gloo for tensors on the CPU, by nccl for those on
+    GPUs. Ranks other than 0 log only errors. Raises InputError where the launcher has not set all its variables."""
     if world_size() == 1:
         yield
         return
@@ -59,8 +60,8 @@ def process_group() -> Iterator[None]:
 
 
 def main_decides(work: Callable[[], T]) -> T:
-    """Runs `work` on rank 0 alone and returns its result, which can be pickled, on all ranks. Where it fails, rank 0
-    raises what it raised, and the others an InputError with its message."""
+    """Runs `work` on rank 0 alone and returns its result, which must allow pickling, on all ranks. Where it fails, its
+    exception is raised on rank 0, and an InputError with the same message on the others."""
     if world_size() == 1:
         return work()
     if rank() > 0:
@@ -76,8 +77,8 @@ def main_decides(work: Callable[[], T]) -> T:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """The block runs on rank 0 first; then on the others, which find there what it has put on the disk. Where it fails
-    on rank 0, they raise an InputError with its message and don't run it."""
+    """The block runs on rank 0 first, and then on the others, for which rank 0 has prepared files. Where it fails on
+    rank 0, the others raise an InputError with its message instead of running it."""
     if world_size() == 1:
         yield
         return
@@ -94,10 +95,12 @@ def main_first() -> Iterator[None]:
 
 
 def _share(outcome: tuple[object, str | None]) -> None:
+    """From rank 0 to all: (result, None), or (None, what went wrong)."""
     dist.broadcast_object_list([outcome], src=0, device=torch.device("cpu"))
 
 
 def _received() -> Any:
+    """The result that rank 0 shares; InputError where it shares that something went wrong."""
     box: list[Any] = [None]
     dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     result, problem = box[0]
@@ -116,7 +119,7 @@ def any_rank(*flags: bool) -> tuple[bool, ...]:
 
 
 def gathered(value: T) -> list[T]:
-    """Each rank's value, in the order of ranks, on all of them. The values can be pickled."""
+    """The values of all ranks, in the order of ranks, on each of them. They must allow pickling."""
     values: list[T] = [value] * world_size()
     if world_size() > 1:
         dist.all_gather_object(values, value)
@@ -124,7 +127,7 @@ def gathered(value: T) -> list[T]:
 
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:
-    """The tensor's mean over all ranks; it has one shape and float type on all."""
+    """The tensor's mean over all ranks. Its shape and its type, a float, must be the same on all."""
     if world_size() == 1:
         return tensor
     total = tensor.clone()
@@ -134,7 +137,7 @@ def mean_over_ranks(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def average_(tensors: list[Tensor]) -> None:
-    """Gives each of the float tensors its mean over all ranks, in place, in one exchange."""
+    """Replaces each of the float tensors by its mean over all ranks, in place, in a single exchange."""
     if world_size() == 1 or not tensors:
         return
     mean = mean_over_ranks(torch.cat([tensor.flatten() for tensor in tensors]))

@@ -8,17 +8,19 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-COPIED = "temperature"  # a schedule sets these; their average would lag behind it
+COPIED = "temperature"  # ends the keys of values that a schedule sets: an average would lag behind it
 
 M = TypeVar("M", bound=nn.Module)
 
 
 class ModelEma(Generic[M]):
-    """A running average of a model, in eval mode and without gradients: `ema`.
+    """A running average of a model's weights. `ema` is a model of its own, in eval mode and without gradients.
 
-    After n updates the old average counts decay (1 - exp(-n / tau)), which lets the first updates through almost
-    unchanged. Every float tensor of the state dict is averaged, batch-norm statistics included; integer ones stay as
-    they were at construction. Keys that end in "temperature" are copied.
+    The n-th update gives the old average the weight decay * (1 - exp(-n / tau)) and the model the rest, so that the
+    average follows the model closely at first. Every float tensor of the state dict is averaged, batch-norm statistics
+    included; integer ones stay as they were at construction; values whose keys end in COPIED are copied.
+
+    updates: how many there have been, in a training that goes on.
     """
 
     def __init__(self, model: M, decay: float = 0.9999, tau: float = 2000, *, updates: int = 0) -> None:

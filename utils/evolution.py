@@ -1,5 +1,5 @@
-"""What a search for hyperparameters varies and hands out: the ranges, the table of trials, the best file. Not the
-search: that is utils/study.py; not its picture: utils/evolution_plots.py."""
+"""What goes into a search for hyperparameters and what comes out: the ranges, the table of trials, the file with the
+best. Not for the search itself: that is utils/study.py; nor for its picture: utils/evolution_plots.py."""
 
 import csv
 import io
@@ -62,8 +62,9 @@ OF_DYNAMIC_LAYERS = ("temperature", "temperature_epochs")
 
 
 def search_space(start: Hyp, *, dynamic: bool) -> dict[str, Range]:
-    """The hyperparameters to vary and their ranges, which hold the values of `start`: those of RANGES that are on there
-    (neither 0, -1 nor absent); those of dynamic layers only where the model is `dynamic`.
+    """The hyperparameters to vary, with their ranges: those of RANGES that `start` has switched on (its value is
+    neither 0, -1 nor None), and those of dynamic layers only where the model is `dynamic`. Each range contains the
+    value of `start`.
 
     Differs from v6.1: `anchors` is not brought in where the file has none; fl_gamma, perspective and fliplr are varied
     where they are on; the two of dynamic layers are ours; a start value outside of its range widens it.
@@ -74,7 +75,7 @@ def search_space(start: Hyp, *, dynamic: bool) -> dict[str, Range]:
 
 
 def _widened(name: str, value: float) -> Range:
-    """The range; where `value` lies outside, up to twice or down to half of it, as far as Hyp allows."""
+    """The usual range; where `value` lies outside, it is widened to half or twice the value, as far as Hyp allows."""
     usual, allowed = RANGES[name], FIELDS[name].metadata
     low = usual.low if value >= usual.low else max(value / 2, allowed["low"])
     high = usual.high if value <= usual.high else min(value * 2, allowed["high"])
@@ -82,7 +83,7 @@ def _widened(name: str, value: float) -> Range:
 
 
 def drawn_hyp(start: Hyp, values: Mapping[str, float]) -> Hyp:
-    """`start` with the values that were drawn, rounded to DIGITS; a value that equals that of `start` stays exact."""
+    """`start` with the drawn values, rounded to DIGITS. A value that equals that of `start` is not rounded."""
     rounded = {name: float(f"{value:.{DIGITS}g}") for name, value in values.items() if value != getattr(start, name)}
     return replace(start, **rounded)  # type: ignore[arg-type]  # the fields that are whole numbers are not searched
 
@@ -93,10 +94,11 @@ class TrialResult:
 
     Attributes:
         number: counted from 0 over all processes of the study.
-        state: complete; pruned: ended early, as worse than most; diverged: no finite loss, which counts as fitness 0.
-        epochs: trained.
+        state: complete; pruned: ended early because it was worse than most; diverged: its loss was no longer finite,
+            which counts as fitness 0.
+        epochs: how many were trained.
         fitness: 0.1 mAP50 + 0.9 mAP50-95 of its best epoch.
-        metrics: those of METRICS, of the same epoch.
+        metrics: those of METRICS, of the same epoch, by name.
     """
 
     number: int
@@ -108,13 +110,13 @@ class TrialResult:
 
 
 def best_of(trials: Sequence[TrialResult]) -> TrialResult | None:
-    """The complete trial of the highest fitness, of equals the first; None where no trial is complete."""
+    """The complete trial with the highest fitness, the first of equals; None where no trial is complete."""
     complete = [trial for trial in trials if trial.state == "complete"]
     return max(complete, key=lambda trial: (trial.fitness, -trial.number), default=None)
 
 
 def write_table(trials: Sequence[TrialResult], file: Path) -> None:
-    """Writes evolve.csv, whole or not at all: a row a trial.
+    """Writes evolve.csv atomically, with a row for each trial.
 
     Differs from v6.1: cells are not padded; trial, state, epochs and fitness stand before v6.1's columns.
     """
@@ -130,8 +132,8 @@ def write_table(trials: Sequence[TrialResult], file: Path) -> None:
 
 
 def write_best(best: TrialResult, file: Path, *, trials: int, command: str) -> None:
-    """Writes hyp_evolve.yaml, whole or not at all: the best hyperparameters, below a comment that tells of which of so
-    many `trials` they are, what it reached, and the `command` that trains with them."""
+    """Writes hyp_evolve.yaml atomically: the best hyperparameters, below a comment that says which of the `trials` had
+    them, what it reached, and with which `command` to train with them."""
     precision, recall, map50, map50_95 = (best.metrics[name] for name in METRICS[:4])
     told = (
         f"Trial {best.number}, the best of {trials}: fitness {best.fitness:.5g} in {best.epochs} epochs",

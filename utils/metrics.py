@@ -1,5 +1,5 @@
-"""How good detections are: matching to labels, average precision, the confusion matrix, fitness, sampling weights. Not
-for drawing them (utils/curves.py), nor for COCO's own evaluation."""
+"""How good detections are: matching them to labels, average precision, the confusion matrix, fitness; and how often to
+draw which image. Not for curves on paper (utils/curves.py), nor for COCO's own evaluation (utils/coco.py)."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from utils.boxes import box_iou
 
-EPS = 1e-16
-CURVE_POINTS = 1000
+EPS = 1e-16  # keeps divisions by zero finite
+CURVE_POINTS = 1000  # confidences or recalls, evenly from 0 to 1
 FITNESS_WEIGHTS = (0.0, 0.0, 0.1, 0.9)  # precision, recall, mAP50, mAP50-95
 
 
@@ -22,38 +22,40 @@ def fitness(precision: float, recall: float, map50: float, map: float) -> float:
 def pair_up(overlaps: Tensor, *, by_overlap: bool) -> tuple[Tensor, Tensor]:
     """Pairs labels and detections one to one.
 
-    Each detection goes for the label that it overlaps most, each label takes one of those that come: the one with the
-    largest overlap, or, if not `by_overlap`, the first in order.
+    Each detection has one candidate: the label that it overlaps most. Of the detections with the same candidate, the
+    one with the largest overlap gets it, or, if not `by_overlap`, the first one. The others stay without a label.
 
     Args:
         overlaps: (m labels, n detections), negative where a pair is not allowed.
 
-    Returns the labels (k,) and the detections (k,) of the pairs.
+    Returns the numbers of the labels (k,) and of the detections (k,) of the pairs.
     """
     if not overlaps.numel():
         none = torch.zeros(0, dtype=torch.long, device=overlaps.device)
         return none, none
     best, label = overlaps.max(0)  # (n,)
-    comers = (best >= 0).nonzero()[:, 0]
+    queue = (best >= 0).nonzero()[:, 0]  # detections with a candidate, those that are served first at the front
     if by_overlap:
-        comers = comers[best[comers].argsort(descending=True, stable=True)]
-    nobody = len(comers)
-    rank = torch.arange(nobody, device=comers.device)
-    first = comers.new_full((len(overlaps),), nobody).scatter_reduce_(0, label[comers], rank, "amin")
-    taken = comers[first[first < nobody]]
-    return label[taken], taken
+        queue = queue[best[queue].argsort(descending=True, stable=True)]
+    nobody = len(queue)
+    place = torch.arange(nobody, device=queue.device)
+    # for each label the place in the queue of the first detection that has it as its candidate
+    first = queue.new_full((len(overlaps),), nobody).scatter_reduce_(0, label[queue], place, "amin")  # (m,)
+    paired = queue[first[first < nobody]]
+    return label[paired], paired
 
 
 def match_detections(detections: Tensor, labels: Tensor, iou_thresholds: Tensor) -> Tensor:
-    """Which detections of an image are right at which IoU threshold.
+    """Which detections of an image are correct at which IoU threshold.
 
     Args:
         detections: (n, 6) [xyxy, confidence, class], most confident first.
         labels: (m, 5) [class, xyxy], in the same pixels.
         iou_thresholds: (t,), rising.
 
-    Returns bool (n, t). Per label it is the most confident detection of its class above the lowest threshold that can
-    be right, not the one with the largest overlap; all others are wrong at every threshold.
+    Returns bool (n, t). A detection is compared with the label of its class that it overlaps most, if at least by the
+    lowest threshold. Of several detections of one label the most confident one counts, not the one with the largest
+    overlap; the others are wrong at every threshold.
     """
     overlaps = box_iou(labels[:, 1:], detections[:, :4])  # (m, n)
     allowed = (labels[:, :1] == detections[:, 5]) & (overlaps >= iou_thresholds[0])
@@ -64,11 +66,13 @@ def match_detections(detections: Tensor, labels: Tensor, iou_thresholds: Tensor)
 
 
 class ConfusionMatrix:
-    """Counts of predicted (row) against true (column) classes at one confidence and overlap; the last of each is the
-    background: the last row counts missed labels, the last column detections of nothing.
+    """Counts of predicted (row) against true (column) classes: `matrix` (nc + 1, nc + 1), the last class being the
+    background. So the last row counts labels that were missed, the last column detections where there is nothing.
 
-    As in v6.1, images without labels or without any detection do not count, and detections of nothing count only in
-    images in which at least one pair was found.
+    conf, iou: only detections above this confidence count, and only pairs that overlap by more than this.
+
+    As in v6.1, images without labels or without any detection do not count, and detections where there is nothing count
+    only in images in which at least one pair was found.
     """
 
     def __init__(self, nc: int, conf: float = 0.25, iou: float = 0.45) -> None:
@@ -76,7 +80,8 @@ class ConfusionMatrix:
         self.matrix = np.zeros((nc + 1, nc + 1))
 
     def update(self, detections: Tensor, labels: Tensor) -> None:
-        """Adds an image: detections (n, 6) [xyxy, confidence, class], labels (m, 5) [class, xyxy], in one frame."""
+        """Adds an image: detections (n, 6) [xyxy, confidence, class] and labels (m, 5) [class, xyxy], in the same
+        pixels."""
         if not len(detections) or not len(labels):
             return
         detections = detections[detections[:, 4] > self.conf]
@@ -97,8 +102,8 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True)
 class Curves:
-    """Per class (c, 1000) over a common axis (1000,): of confidence for precision, recall and f1, and of recall for
-    `precision_at_recall`; all at the lowest IoU threshold."""
+    """Curves of the c classes that have labels, each (c, 1000), at the lowest IoU threshold. The axis (1000,), 0 to 1,
+    is confidence for precision, recall and f1, and recall for precision_at_recall."""
 
     axis: np.ndarray
     precision: np.ndarray
@@ -109,8 +114,8 @@ class Curves:
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """Scores of the c classes that have labels. precision, recall, f1, tp and fp are those at the lowest IoU threshold
-    and at the one confidence where the mean F1 is best."""
+    """Scores of the c classes that have labels. precision, recall, f1, tp and fp (true and false positives) are those
+    at the lowest IoU threshold, and at the same confidence for all classes: that with the best mean F1."""
 
     classes: np.ndarray  # (c,) int, ids in rising order
     ap: np.ndarray  # (c, t) per IoU threshold
@@ -150,8 +155,9 @@ def _mean(values: np.ndarray) -> float:
 def compute_ap(recall: np.ndarray, precision: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """Area under a precision-recall curve (n,), by 101-point interpolation over its falling envelope.
 
-    The curve is taken to start at (recall 0, precision 1) and to end at (1, 0); so a perfect detector scores 0.995.
-    Returns the area, and the envelope's precision (n + 2,) and recall (n + 2,).
+    The envelope is the highest precision at the same or a higher recall. The curve is taken to start at (recall 0,
+    precision 1) and to end at (1, 0), so that a perfect detector scores 0.995. Returns the area, and the envelope's
+    precision (n + 2,) and recall (n + 2,).
     """
     recall = np.concatenate(([0.0], recall, [1.0]))
     envelope = np.maximum.accumulate(np.concatenate(([1.0], precision, [0.0]))[::-1])[::-1]
@@ -163,12 +169,12 @@ def ap_per_class(tp: np.ndarray, conf: np.ndarray, pred_cls: np.ndarray, target_
     """Average precision of each class that has labels.
 
     Args:
-        tp: bool (n, t), is detection n right at IoU threshold t.
+        tp: bool (n, t), whether detection n is correct at IoU threshold t.
         conf: (n,) confidences; pred_cls: (n,) class ids; in any order.
         target_cls: (m,) class ids of all labels.
 
-    Differs from v6.1: equal confidences keep their order; a class without detections has a precision-recall curve (of
-    zeros) like any other, so that rows and classes correspond.
+    Differs from v6.1: detections of equal confidence keep their order; a class without detections has a
+    precision-recall curve (of zeros) like any other, so that rows and classes correspond.
     """
     order = np.argsort(-conf, kind="stable")
     tp, conf, pred_cls = tp[order], conf[order], pred_cls[order]
@@ -213,15 +219,15 @@ def _at_best_f1(classes: np.ndarray, label_counts: np.ndarray, ap: np.ndarray, c
 
 
 def class_weights(classes: np.ndarray, nc: int) -> np.ndarray:
-    """Weights (nc,) that sum to 1 and fall with the frequency of a class among the ids (m,); a class without labels
-    weighs as if it had one."""
+    """Weights (nc,), in inverse proportion to how often each class is among the ids (m,), with the sum 1. A class
+    without labels has the weight of one with a single label."""
     inverse = 1 / np.bincount(classes.astype(np.int64), minlength=nc).clip(1)
     return inverse / inverse.sum()
 
 
 def image_weights(classes: np.ndarray, offsets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sum (n,) of the class weights (nc,) over each image's labels. The labels' classes (m,) lie one image after the
-    other, image i from offsets[i] to offsets[i + 1]."""
+    """The weight of each of n images: the sum of the class weights (nc,) over its labels, (n,). classes: (m,) of all
+    labels, image by image; those of image i go from offsets[i] up to, but without, offsets[i + 1]."""
     images = len(offsets) - 1
     owner = np.repeat(np.arange(images), np.diff(offsets))
     return np.bincount(owner, weights=weights[classes.astype(np.int64)], minlength=images)

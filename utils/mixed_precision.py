@@ -1,5 +1,5 @@
-"""Whether a network computes in 16 bits what it computes in 32, asked before a training relies on it. Not for which
-type a device is fast at (amp_dtype of utils/torch_utils.py), nor for losses that overflow later."""
+"""Whether a network's results in 16 bits agree with those in 32, which is checked before a training relies on it. Not
+for which 16-bit type a device is fast with (amp_dtype of utils/torch_utils.py), nor for losses that overflow later."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -13,26 +13,27 @@ from torch.nn.modules.dropout import _DropoutNd
 from utils.log import LOGGER
 from utils.torch_utils import amp_dtype
 
-# In machine epsilons of the 16-bit type. Sound layers, trained and untrained, static and dynamic, of yolov5n to
-# yolov5x6, differ by 0.8 to 2.4 of them in both types; arithmetic that has gone wrong by hundreds.
+# In machine epsilons of the 16-bit type. Layers of yolov5n to yolov5x6, trained and untrained, static and dynamic,
+# differ by 0.8 to 2.4 of them in both types where all is well, and by hundreds where arithmetic goes wrong.
 TOLERANCE = 8.0
 SAMPLE_SIDE = 256  # pixels: two cells for the largest stride in use
 
 
 def disagreement(model: nn.Module, images: Tensor, dtype: torch.dtype) -> float:
-    """How far the layers of model.model (an nn.Sequential) in train mode are from their float32 results where autocast
-    computes in `dtype`: the largest of all ||half - full|| / ||full||; inf where one is infinite or NaN.
+    """How far the results of a network's layers under autocast to `dtype` are from their float32 results, in train
+    mode.
 
-    Each layer gets the float32 results of those before it, because an untrained deep network turns the smallest
-    difference into another picture: of the outputs of yolov5x6 as a whole nothing agrees, in sound arithmetic.
+    That is the largest ||half - full|| / ||full|| of all layers of model.model (an nn.Sequential); inf where one is
+    infinite or NaN. Each layer gets the float32 results of the layers before it: an untrained deep network amplifies
+    rounding so much that of yolov5x6's outputs as a whole nothing agrees, although the arithmetic is right.
 
-    images: (B, 3, H, W) in 0..1 on the model's device, H and W multiples of its largest stride. The model, its
-    batch statistics and gradients and the generators of random numbers are left as they are.
+    images: (B, 3, H, W) in 0..1 on the model's device, H and W multiples of its largest stride. The model with its
+    batch statistics and gradients, and the generators of random numbers, are left as they are.
     """
     judged = deepcopy(model).train()
     for module in judged.modules():
         if isinstance(module, _DropoutNd):
-            module.eval()  # chance is no disagreement
+            module.eval()  # it would drop other values in each of the two runs
     found: list[float] = []
 
     def compare(layer: nn.Module, inputs: tuple[Any, ...], full: Any) -> None:
@@ -48,8 +49,8 @@ def disagreement(model: nn.Module, images: Tensor, dtype: torch.dtype) -> float:
 
 
 def checked_amp_dtype(model: nn.Module) -> torch.dtype | None:
-    """The type to autocast to on the model's device, as amp_dtype has it, but None (float32) with a line in the log
-    where a layer's results in it are more than TOLERANCE away from those in float32."""
+    """The type to autocast to on the model's device: that of amp_dtype. None (float32), with a warning in the log,
+    where a layer's results in that type are more than TOLERANCE away from those in float32."""
     device = next(model.parameters()).device
     dtype = amp_dtype(device)
     if dtype is None:

@@ -1,5 +1,5 @@
-"""Gathers the matches of images one by one and turns them into named metrics, the table in the log and pictures. Not
-for running a model: that is engine/validator.py."""
+"""From the detections and labels of one image after the other to named metrics, the table in the log and the charts.
+Not for running a model: that is engine/validator.py."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ COLUMNS = ("Class", "Images", "Labels", "P", "R", "mAP@.5", "mAP@.5:.95")
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class that has labels. Precision and recall at the confidence of best mean F1; all but `labels` are 0..1."""
+    """The scores, 0..1, of one class that has labels; precision and recall at the confidence with the best mean F1 over
+    the classes. labels: how many it has."""
 
     cls: int
     name: str
@@ -34,7 +35,8 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a validation found. Means over the classes that have labels, 0..1; `map` is mAP50-95."""
+    """What a validation found. precision, recall, map50 and map (mAP50-95) are means over the classes that have labels,
+    0..1."""
 
     precision: float
     recall: float
@@ -46,13 +48,13 @@ class Metrics:
     speed_ms: Speed
     images: int
     labels: int
-    coco: CocoScore | None = None  # COCO's own score, a different sum; with --save-json, where annotations are
+    coco: CocoScore | None = None  # by COCO's own rules; with --save-json, where there are annotations
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image's detections (n, 6) [xyxy, confidence, class] and labels (m, 5) [class, xyxy], in pixels of its file.
-    Both are on the CPU."""
+    """One image's detections (n, 6) [xyxy, confidence, class] and labels (m, 5) [class, xyxy], in pixels of its file,
+    on the CPU."""
 
     path: str
     size_hw: tuple[int, int]
@@ -61,7 +63,7 @@ class ImageResult:
 
 
 class Tally:
-    """Gathers the matches of all images and turns them into metrics and pictures."""
+    """Collects the matches of all images, for metrics and charts. pictures: also what the confusion matrix needs."""
 
     def __init__(self, nc: int, *, pictures: bool = False) -> None:
         self.confusion = ConfusionMatrix(nc) if pictures else None
@@ -78,7 +80,7 @@ class Tally:
             self.confusion.update(result.detections, result.labels)
 
     def average_precision(self) -> AveragePrecision:
-        """Scores of the classes over all images so far."""
+        """The scores of each class over all images so far."""
         scores = torch.cat([torch.zeros(0, 2), *self.scores]).numpy()
         correct = torch.cat([torch.zeros(0, len(IOU_THRESHOLDS), dtype=torch.bool), *self.correct]).numpy()
         return ap_per_class(correct, scores[:, 0], scores[:, 1], self.label_classes())
@@ -88,7 +90,7 @@ class Tally:
         return torch.cat([torch.zeros(0), *self.classes]).numpy().astype(int)
 
     def metrics(self, names: Mapping[int, str], *, loss: Tensor, timers: StageTimers) -> Metrics:
-        """The result over all images so far; loss (3,) and the time spent are passed on."""
+        """The result over all images so far. loss (3,) and the timers' means become part of it."""
         scores, images = self.average_precision(), len(self.correct)
         counts = np.bincount(self.label_classes(), minlength=len(names))
         columns = (scores.classes, scores.precision, scores.recall, scores.ap[:, 0], scores.ap.mean(1))
@@ -112,7 +114,7 @@ class Tally:
         )
 
     def draw(self, save_dir: Path, names: Mapping[int, str]) -> None:
-        """Writes the precision and recall curves and, where it was gathered, the confusion matrix."""
+        """Writes the precision and recall curves and, with `pictures`, the confusion matrix."""
         plot_curves(self.average_precision(), save_dir, names)
         if self.confusion:
             plot_confusion_matrix(self.confusion.matrix, save_dir / "confusion_matrix.png", names)
