@@ -41,6 +41,13 @@ def test_it_names_no_machine():
     assert not [place for place in ("/home/", "/root/", "/tmp/", "/work/") if place in text]
 
 
+def test_what_it_shows_has_learnt():
+    """Its texts say that most digits are found."""
+    texts = [text for cell in CODE for output in cell["outputs"] for text in output.get("text", [])]
+    assert float(re.search(r"mAP50 ([\d.]+)", "".join(texts))[1]) > 0.8
+    assert "Empty DataFrame" not in json.dumps(NOTEBOOK)
+
+
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(clone: Path, monkeypatch):
     nbformat = pytest.importorskip("nbformat", reason="needs requirements-dev.txt")
