@@ -1,4 +1,5 @@
-"""Takes the pictures of the page for the documents: docs/images/page*.png. Not a test; it needs Debian's chromium.
+"""Takes the pictures of the page for the documents: docs/images/page*.png. Not a test; it needs Debian's chromium,
+and a font with Chinese characters.
 
 Usage: python serve.py --weights static.pt dynamic.pt --imgsz 384 &
        python tests/page_pictures.py [--address http://127.0.0.1:8000] [--picture another.jpg]
@@ -33,7 +34,8 @@ def take(browser: object, address: str, name: str, *, picture: Path | None, fold
     file = folder / f"{name}.png"
     page.screenshot(path=file, full_page="phone" not in name)
     context.close()
-    Image.open(file).convert("RGB").quantize(256).save(file, optimize=True)  # a third of the size
+    small = Image.open(file).convert("RGB").quantize(256, kmeans=2)  # else small parts lose their colours
+    small.save(file, optimize=True)  # a third of the size
     return file
 
 

@@ -1,7 +1,10 @@
 """docs/troubleshooting.md quotes what is really said: each sentence of ours in it is provoked here."""
 
+import asyncio
+import json
 import pickle
 import re
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +92,14 @@ def model_yaml(old: str, new: str) -> Callable[[Path], None]:
     return act
 
 
+def taken_port(place: Path) -> None:
+    pytest.importorskip("uvicorn", reason="needs requirements-serve.txt")
+    from engine.server import listening
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        listening("127.0.0.1", other.getsockname()[1])
+
+
 PROVOKED = {
     1: dataset_not_found,
     2: labelled(""),
@@ -101,6 +112,7 @@ PROVOKED = {
     15: model_yaml("Conv, [512, 1, 1]", "DynamicConv, [512, 1, 1]"),
     16: model_yaml("[[-1, 6], 1, Concat", "[[-1, 4], 1, Concat"),
     18: lambda place: trained(device="63"),
+    25: taken_port,
 }
 
 
@@ -153,7 +165,47 @@ def test_a_window_that_cannot_be_shown_is_left_out(monkeypatch, caplog):
     assert quoted(24).match(caplog.records[-1].getMessage())
 
 
+def test_a_request_that_is_too_large_is_told():
+    from engine.service_form import read_form
+    from engine.service_limits import Limits, ServiceError, UploadMemory
+
+    async def chunks():
+        yield b"--X\r\n" + bytes(100)
+
+    with UploadMemory(1000).share() as share, pytest.raises(ServiceError) as refused:
+        asyncio.run(read_form("multipart/form-data; boundary=X", chunks(), Limits(bytes=10), share))
+    assert refused.value.status == 413
+    assert quoted(26).match(refused.value.told), refused.value.told
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "headers"),
+    [
+        (27, 403, [(b"host", b"localhost:8000"), (b"origin", b"https://other.example")]),
+        (28, 400, [(b"host", b"detect.example.org")]),
+    ],
+)
+def test_a_request_from_elsewhere_is_told(number, status, headers):
+    pytest.importorskip("anyio", reason="needs requirements-serve.txt")
+    from engine.service_guard import LOOPBACK, Guard
+
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/detect", "headers": headers}
+    asyncio.run(Guard(None, allowed_hosts=LOOPBACK)(scope, receive, send))
+    told = json.loads(sent[1]["body"])["error"]
+    assert sent[0]["status"] == status
+    assert str(status) in SECTIONS[number].splitlines()[0]
+    assert quoted(number).match(told), told
+
+
 def test_every_sentence_is_provoked():
     with_sentence = {number for number, text in SECTIONS.items() if "```text" in text}
     assert len(SECTIONS) >= 20
-    assert with_sentence == {*PROVOKED, 19, 20, 21, 23, 24}
+    assert with_sentence == {*PROVOKED, 19, 20, 21, 23, 24, 26, 27, 28}
