@@ -43,17 +43,18 @@ BUILDING = {
         "models/runtime_ncnn models/runtime_tensorflow models/runtime_tensorrt models/runtime_tflite "
         "models/blocks_dynamic utils/loss utils/augmentations utils/optim utils/evolution utils/logger_tensorboard "
         "utils/logger_wandb utils/logger_mlflow utils/size_plots utils/media_files utils/streams utils/image_inputs "
-        "utils/official_weights engine/service_pictures"
+        "utils/official_weights utils/outputs engine/service_pictures"
     ),
     4: (
         "models/blocks_conv utils/study utils/evolution_plots models/attention_probe models/frozen utils/curves "
-        "utils/plots utils/data_config utils/datasets utils/attention_plots utils/loggers utils/web_files"
+        "utils/plots utils/data_config utils/datasets utils/attention_plots utils/loggers utils/web_files "
+        "utils/detections"
     ),
     5: "models/common models/unfuse utils/sources",
-    6: "models/yolo models/spread utils/dataloaders utils/outputs utils/tally",
+    6: "models/yolo models/spread utils/dataloaders utils/tally",
     7: (
         "models/weights models/summary models/tta engine/pictures engine/inputs engine/attention_report "
-        "engine/validator utils/comparison utils/detections models/export_torchscript models/export_onnx "
+        "engine/validator utils/comparison models/export_torchscript models/export_onnx "
         "models/export_openvino models/fixed_size"
     ),
     8: "models/export_coreml models/export_ncnn models/export_tensorflow models/export_tensorrt models/export_tflite "
@@ -63,8 +64,8 @@ BUILDING = {
     10: "models/loading engine/served_model engine/validation engine/predictor engine/training_setup "
     "engine/training_saves",
     11: "engine/comparer engine/detector engine/size_study engine/training_epoch engine/faults engine/service",
-    12: "engine/trainer engine/attention_freezer engine/export_proof engine/server",
-    13: "engine/exporter engine/evolver",
+    12: "engine/trainer engine/attention_freezer engine/export_proof engine/service_routes",
+    13: "engine/exporter engine/evolver engine/server",
     14: "train val detect export serve hubconf",
 }
 FLOORS = {f"{name}.py": floor for floor, names in BUILDING.items() for name in names.split()}

@@ -22,9 +22,9 @@ from utils.boxes import xyxy2xywhn
 from utils.coco import category_ids, image_id, result_rows
 from utils.errors import InputError
 from utils.files import atomic_write
+from utils.frames import Frame
 from utils.label_files import IMAGE_SUFFIXES
 from utils.log import LOGGER
-from utils.sources import Frame
 from utils.surviving import survives
 from utils.video import VideoSink, usable_fps
 
