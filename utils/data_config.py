@@ -64,7 +64,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _meant(content: dict[str, Any]) -> dict[str, str]:
-    """Keys that look like a misspelt one -> that one, where the YAML does not have it as well."""
+    """Unknown key -> the known one that it looks like, among those that the YAML does not have."""
     missing = [key for key in KEYS if key not in content]
     found = {}
     for key in content:
@@ -85,7 +85,7 @@ def _tell_unread(file: Path, content: dict[str, Any]) -> None:
 
 
 def _hint(content: dict[str, Any], *keys: str) -> str:
-    """To end a message about keys that are missing: which of those given may be meant for one of them."""
+    """The end of a message that one of these keys is missing: which unknown key may be meant for it; or ''."""
     pairs = [(given, close) for given, close in _meant(content).items() if close in keys]
     return "".join(f"; it has {_told(given)} (did you mean {close}?)" for given, close in pairs[:1])
 
@@ -93,9 +93,8 @@ def _hint(content: dict[str, Any], *keys: str) -> str:
 def find_data_yaml(path: str | Path) -> Path:
     """The file at `path`, a YAML or an archive with one, looked for from the working directory, then in the repository
     and its data/. Raises InputError with what was tried."""
-    from_repository = ROOT / path
-    found = find_file(path, *([ROOT] if from_repository.is_file() else [ROOT / "data"]))
-    return found.resolve()
+    folder = ROOT if (ROOT / path).is_file() else ROOT / "data"
+    return find_file(path, folder).resolve()
 
 
 # ------------------------------------------------------------------------------------------------------ check the keys

@@ -28,15 +28,20 @@ MOST_COLUMNS_OF_BOXES = 8  # one longer row makes a file one of polygons, as in 
 
 
 class LabelFault(ValueError):
-    """A label file or an image that cannot be used. The message is the reason, without the file's name.
+    """A label file or an image that cannot be used. The message is the reason, without the file's name. kind: one of
+    utils.findings.KINDS."""
 
-    kind: one of utils.findings.KINDS. row: which label is at fault, counted from 0 over the lines that are not blank;
-    None where it is not a single one.
-    """
-
-    def __init__(self, reason: str, kind: str, row: int | None = None) -> None:
+    def __init__(self, reason: str, kind: str) -> None:
         super().__init__(reason)
-        self.kind, self.row = kind, row
+        self.kind = kind
+
+
+class RowFault(LabelFault):
+    """What is wrong with one label. row: which one, counted from 0 over the lines that are not blank."""
+
+    def __init__(self, reason: str, kind: str, row: int) -> None:
+        super().__init__(reason, kind)
+        self.row = row
 
 
 class Counts(NamedTuple):
@@ -154,7 +159,7 @@ def _boxes(table: Sequence[Sequence[str]]) -> np.ndarray:
     for row, words in enumerate(table):
         if len(words) != 5:
             reason = f"expected 5 columns [class x y w h], got {len(words)}"
-            raise LabelFault(reason, "wrong number of columns", row)
+            raise RowFault(reason, "wrong number of columns", row)
     try:
         return _as_float32(table)
     except ValueError:
@@ -172,7 +177,7 @@ def _numbers(words: Sequence[str], row: int) -> np.ndarray:
         return _as_float32(words)
     except ValueError as error:
         got = str(error).rpartition(":")[2].strip()[:60]  # could not convert string to float: 'cat'
-        raise LabelFault(f"expected numbers, got {got}", "not a number", row) from error
+        raise RowFault(f"expected numbers, got {got}", "not a number", row) from error
 
 
 def _polygon(words: Sequence[str], row: int) -> tuple[np.ndarray, np.ndarray]:
@@ -184,13 +189,13 @@ def _polygon(words: Sequence[str], row: int) -> tuple[np.ndarray, np.ndarray]:
         return values, np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
     if len(values) < 7 or len(values) % 2 == 0:
         reason = f"expected a class and at least 3 points (x, y), got {len(values)} columns"
-        raise LabelFault(reason, "wrong number of columns", row)
+        raise RowFault(reason, "wrong number of columns", row)
     points = values[1:].reshape(-1, 2)  # (k, 2)
     return np.concatenate((values[:1], segments2boxes([points])[0])), points
 
 
 def _check_rows(rows: np.ndarray) -> None:
-    """Raises LabelFault for the first row with something else than a class id and a box in 0..1."""
+    """Raises RowFault where a row is something else than a class id and a box in 0..1."""
     classes, boxes = rows[:, :1], rows[:, 1:]
     _refuse(rows, ~np.isfinite(rows), "expected finite numbers", "not a number")
     _refuse(classes, classes < 0, "expected no negative number", "class out of range")
@@ -200,10 +205,10 @@ def _check_rows(rows: np.ndarray) -> None:
 
 
 def _refuse(values: np.ndarray, wrong: np.ndarray, expected: str, kind: str) -> None:
-    """Raises LabelFault for the first of the values (n, k) that are wrong, bool (n, k)."""
+    """Raises RowFault for the first of the values (n, k) that are wrong, bool (n, k)."""
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise LabelFault(f"{expected}, got {values[row, column]:g}", kind, int(row))
+        raise RowFault(f"{expected}, got {values[row, column]:g}", kind, int(row))
 
 
 def parse_labels(text: str) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -226,9 +231,9 @@ def parse_labels(text: str) -> tuple[np.ndarray, list[np.ndarray]]:
         else:
             rows, segments = _boxes(table), []
         _check_rows(rows)
-    except LabelFault as fault:
+    except RowFault as fault:
         lines = [number for number, line in enumerate(text.splitlines(), 1) if line.split()]
-        raise LabelFault(f"{fault} in line {lines[fault.row or 0]}", fault.kind) from fault
+        raise LabelFault(f"{fault} in line {lines[fault.row]}", fault.kind) from fault
     return rows, segments
 
 
