@@ -129,8 +129,10 @@ def run(callbacks: Any = None, **kwargs: Any):
     unknown = sorted(set(kwargs) - set(vars(opt)))
     if unknown:
         from utils.errors import InputError
+        from utils.flags import did_you_mean
 
-        raise InputError(f"train.run got unknown arguments {unknown}; it takes those of `python train.py --help`")
+        meant = did_you_mean(unknown, {name: name for name in vars(opt)})
+        raise InputError(f"train.run got unknown arguments {unknown}{meant}; it takes those of train.py --help")
     vars(opt).update(kwargs, given=sorted(kwargs))
     return _train(opt, callbacks)
 

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 import train
 from benchmarks.timing import Elsewhere, interleave, machine, speed_table
-from engine.training_epoch import train_batch
+from engine.training_epoch import CLIP_NORM, train_batch
 from engine.training_setup import assemble
-from engine.training_state import CLIP_NORM, TrainState
+from engine.training_state import TrainState
 from models.yolo import DetectionModel
 from utils.callbacks import Callbacks
 from utils.data_config import DataConfig

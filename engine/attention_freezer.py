@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
 
 from engine.comparer import AS_VAL, SideBySide, side_by_side
+from engine.export_images import evenly
 from engine.validation import Subject, build_loader, common_names
 from models.attention_probe import AttentionProbe
 from models.common import dynamic_layers
@@ -79,7 +79,8 @@ def frozen_twin(
     twin = frozen_copy(model, mean_attention(backend, calibration_loader(loader)))
     scores = side_by_side(backend, TorchBackend(twin), data, file=file, **loading)
     result = FrozenTwin(twin, min(len(loader.dataset), CALIBRATION_IMAGES), scores, data.file)
-    LOGGER.warning(result.sentence()) if scores.change.map.high < 0 else LOGGER.info(result.sentence())
+    tell = LOGGER.warning if scores.change.map.high < 0 else LOGGER.info
+    tell(result.sentence())
     return result
 
 
@@ -88,7 +89,7 @@ def calibration_loader(loader: Loader) -> DataLoader[Sample]:
     count = len(loader.dataset)
     if count <= CALIBRATION_IMAGES:
         return loader
-    chosen = np.linspace(0, count - 1, CALIBRATION_IMAGES).round().astype(int).tolist()
+    chosen = evenly(range(count), CALIBRATION_IMAGES)
     return DataLoader(Subset(loader.dataset, chosen), batch_size=1, collate_fn=loader.collate_fn)
 
 

@@ -38,7 +38,8 @@ class AttentionReport:
         self._classes.append(result.labels[:, 0].int().tolist())
 
     def on_val_batch_end(self) -> None:
-        """Takes the attention of the batch's images: its first forward, in case that there are more."""
+        """Takes the attention of the batch's images. Where the network ran more than once, as for --augment, that of
+        the first time."""
         images = len(self._classes) - self._taken
         self._batches.append({name: rows[:images] for name, rows in self.probe.take().items()})
         self._taken += images

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from engine.inputs import flag_of
 from engine.trainer import train
 from engine.training_epoch import TrainingDiverged
 from engine.training_options import check_writable, checked_options, fill_defaults, saved_options
@@ -48,38 +49,19 @@ if TYPE_CHECKING:
 PROJECT = "runs/evolve"
 DATABASE = "evolve.db"
 KEPT_ON_RESUME = ("evolve", "device", "workers", "cache")  # honoured beside the study's own options
+# What all trials of a study must have in common to be comparable: these options, and the names of these files, which
+# other machines may have elsewhere.
 SHARED = (
-    "epochs",
-    "batch_size",
-    "imgsz",
-    "rect",
-    "noval",
-    "noautoanchor",
-    "image_weights",
-    "multi_scale",
-    "single_cls",
-    "optimizer",
-    "quad",
-    "cos_lr",
-    "label_smoothing",
-    "patience",
-    "freeze",
-    "close_mosaic",
-)  # fmt: skip  (what makes the trials of a study comparable)
-FILES = ("data", "cfg", "weights")  # of these the names: other machines may have them elsewhere
-WITHOUT_TRIALS = (
-    "evolve",
-    "evolve_storage",
-    "resume",
-    "project",
-    "name",
-    "exist_ok",
-    "hyp",
-    "nosave",
-    "noval",
-    "noplots",
+    "epochs", "batch_size", "imgsz", "rect", "noval", "noautoanchor", "image_weights", "multi_scale", "single_cls",
+    "optimizer", "quad", "cos_lr", "label_smoothing", "patience", "freeze", "close_mosaic",
+)  # fmt: skip
+FILES = ("data", "cfg", "weights")
+# Options of the search that a training with its result does without.
+OF_THE_SEARCH = (
+    "evolve", "evolve_storage", "resume", "project", "name", "exist_ok", "hyp", "nosave", "noval", "noplots",
     "save_period",
-)  # fmt: skip  (options that the training with the result does not need)
+)  # fmt: skip
+NEGATED = ("amp", "deterministic")  # on unless --no-...; other switches are off unless they are given
 
 
 @dataclass(frozen=True)
@@ -192,12 +174,20 @@ def settings(search: Search) -> dict[str, Any]:
 
 def train_command(search: Search) -> str:
     """The command line of a training with the options of the search and the best hyperparameters."""
-    words = ["python", "train.py"]
-    for name in (name for name in search.opt.given if name not in WITHOUT_TRIALS):
-        value, flag = getattr(search.opt, name), name.replace("_", "-")
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", *map(str, values)]
-    return shlex.join([*words, "--hyp", str(search.directory / "hyp_evolve.yaml")])
+    given = [name for name in search.opt.given if name not in OF_THE_SEARCH]
+    words = [word for name in given for word in flag_words(name, getattr(search.opt, name))]
+    return shlex.join(["python", "train.py", *words, "--hyp", str(search.directory / "hyp_evolve.yaml")])
+
+
+def flag_words(name: str, value: Any) -> list[str]:
+    """How the command line gives an option: cos_lr=True -> --cos-lr, amp=False -> --no-amp, freeze=[1, 2] -> --freeze 1
+    2. Nothing for what a command line leaves out: None, or a switch that is off."""
+    flag = flag_of(name)
+    if value is None or (value is False and name not in NEGATED):
+        return []
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    return [flag, *map(str, value if isinstance(value, list) else [value])]
 
 
 def resume_command(search: Search) -> str:

@@ -3,7 +3,7 @@ labelled batches: utils/dataloaders.py."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from utils.log import LOGGER
 COMPARED = 8  # images that a file is compared on
 CALIBRATING = 300  # images that scales come from: what NNCF asks for by itself
 SHIPPED = ROOT / "data" / "images"
+
+T = TypeVar("T")
 
 
 def known_data(given: str | Path | None, trained_with: Mapping[str, Any], weights: Path) -> DataConfig | None:
@@ -56,11 +58,11 @@ def calibration(data: DataConfig | None, size_hw: tuple[int, int]) -> Iterator[T
         yield fitted([read_image(file)], size_hw)
 
 
-def evenly(files: list[str], most: int) -> list[str]:
-    """The files, or `most` of them, evenly spread."""
-    if len(files) <= most:
-        return files
-    return [files[place] for place in np.linspace(0, len(files) - 1, most).round().astype(int)]
+def evenly(items: Sequence[T], most: int) -> list[T]:
+    """The items, or `most` of them, evenly spread."""
+    if len(items) <= most:
+        return list(items)
+    return [items[place] for place in np.linspace(0, len(items) - 1, most).round().astype(int)]
 
 
 def fitted(images: Sequence[np.ndarray], size_hw: tuple[int, int]) -> Tensor:

@@ -44,6 +44,7 @@ class Predictor:
             )
         self.imgsz = network_size(opt.imgsz, self.backend)
         self.frames = 0
+        self.seen_hw = self.imgsz  # size of the network's latest input
         self._timers = StageTimers(device)
         if device.type == "cuda":  # the first pass loads kernels: not to be counted
             self.backend(to_unit_float(torch.zeros(1, 3, *self.imgsz, dtype=torch.uint8), device))

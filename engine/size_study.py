@@ -51,7 +51,7 @@ def run(opt: Namespace) -> list[SizePoint]:
             raise InputError(f"--task study needs weights that take every image size, got {subject.file}")
     run_dir = increment_path(Path(opt.project) / opt.name, opt.exist_ok, mkdir=True)
     points = [
-        point(subject, name, imgsz)
+        measured_at(subject, name, imgsz)
         for subject, name in zip(subjects, model_names(weights), strict=True)
         for imgsz in IMAGE_SIZES
     ]
@@ -62,8 +62,8 @@ def run(opt: Namespace) -> list[SizePoint]:
     return points
 
 
-def point(subject: Subject, name: str, imgsz: int) -> SizePoint:
-    """One validation."""
+def measured_at(subject: Subject, name: str, imgsz: int) -> SizePoint:
+    """One validation, at an image size in pixels."""
     LOGGER.info(f"\n{name} at {imgsz} pixels")
     return SizePoint(name, imgsz, validated(subject, build_loader(subject, imgsz)))
 

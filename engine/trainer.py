@@ -21,7 +21,6 @@ from utils.distributed import any_rank, main_decides, process_group, rank
 from utils.errors import InputError, is_of_dead_worker
 from utils.log import LOGGER
 from utils.metrics import class_weights, fitness, image_weights
-from utils.optim import temperature_at
 from utils.tally import Metrics
 
 
@@ -112,7 +111,6 @@ def begin_epoch(state: TrainState) -> None:
         classes = index.rows[:, 0]
         weights = class_weights(classes, state.data.nc) * (1 - state.progress.class_maps) ** 2
         state.train_loader.sampler.set_weights(image_weights(classes, index.offsets, weights))
-    state.temperature = temperature_at(epoch, state.opt.epochs, state.hyp)
     for model in (state.model, state.ema.ema):
         set_temperature(model, state.temperature)
 

@@ -150,7 +150,8 @@ def find_hyp(name: str) -> Path:
 
 
 def _absolute_data(given: str, data: DataConfig) -> str:
-    """The data YAML's path; of an archive its own, as the YAML in it says less about where the data lie."""
+    """The path of the data YAML. Where --data names a .zip it is the archive's: the YAML that was unpacked from it does
+    not lead back there."""
     archive = Path(given)
     if archive.suffix.lower() == ".zip":
         return str(archive.resolve()) if archive.is_file() else given
@@ -173,7 +174,8 @@ def resume_options(opt: Namespace) -> tuple[Namespace, Checkpoint | None]:
     options = saved_options(opt, checkpoint.info.get("opt"), file)
     options.update(resume=str(file), save_dir=str(run_dir))
     kept = {name: getattr(opt, name) for name in opt.given if name in KEPT_ON_RESUME}
-    ignored = sorted(set(opt.given) - {*KEPT_ON_RESUME, "resume", "exist_ok"})  # it writes where it is in any case
+    # --exist-ok is honoured in any case: a run goes on in its own directory
+    ignored = sorted(set(opt.given) - {*KEPT_ON_RESUME, "resume", "exist_ok"})
     if ignored:
         LOGGER.warning(f"--resume takes these from {file}, what was given is ignored: {', '.join(ignored)}")
     remedy = "put a data YAML of that name into the working directory"

@@ -45,7 +45,8 @@ from utils.torch_utils import seed_everything, select_device, to_channels_last_
 
 
 def prepare(opt: Namespace, callbacks: Callbacks) -> TrainState:
-    """Options -> everything that a training needs, with its run directory. Raises InputError where they don't fit."""
+    """Makes of the options everything that a training needs, with its run directory. Raises InputError, before that
+    directory is made, where something given cannot be used."""
     opt, checkpoint = resume_options(checked_options(opt))
     check_run_directory(opt, resumed=checkpoint is not None)
     with main_first():  # it may make the data
@@ -67,7 +68,7 @@ def prepare(opt: Namespace, callbacks: Callbacks) -> TrainState:
         fit_anchors(model, loaders[0], hyp, opt.imgsz)
     freeze(model, opt.freeze)
     state = assemble(opt, data, hyp, model, amp_dtype=amp_dtype, loaders=loaders, callbacks=callbacks)
-    if rank() > 0:
+    if rank() > 0:  # not before the weights are drawn, which must be the same on all ranks
         torch.manual_seed(opt.seed + rank())
     if checkpoint:
         restore(state, checkpoint)
@@ -121,7 +122,8 @@ def resumed_hyp(opt: Namespace, checkpoint: Checkpoint) -> Hyp:
 
 
 def training_device(opt: Namespace) -> torch.device:
-    """The device of this process. Raises InputError where the options don't fit the number of processes."""
+    """The device of this process. Raises InputError where the device or the options don't fit the number of
+    processes."""
     processes = world_size()
     if opt.batch_size != AUTO and opt.batch_size % processes:
         raise InputError(
@@ -165,8 +167,9 @@ def training_data(opt: Namespace) -> DataConfig:
 
 
 def build_network(opt: Namespace, data: DataConfig, hyp: Hyp, checkpoint: Checkpoint | None) -> DetectionModel:
-    """The model of --cfg or of the weights for the data's classes, with all weights that match taken over, and
-    static kernels spread over the kernels of dynamic layers."""
+    """The model of --cfg, else of the weights, for the data's classes. Weights that match are taken over; those of a
+    static layer are spread over the kernels of a dynamic one. Of a checkpoint, from which a run is resumed, only the
+    architecture is taken here: restore() loads it."""
     if checkpoint:
         model = DetectionModel(checkpoint.yaml, names=checkpoint.names)
         log_summary(model, name=Path(opt.cfg or opt.weights).stem)
@@ -185,7 +188,8 @@ def build_network(opt: Namespace, data: DataConfig, hyp: Hyp, checkpoint: Checkp
 
 
 def build_loaders(opt: Namespace, data: DataConfig, hyp: Hyp, stride: int) -> tuple[Loader, Loader | None]:
-    """Loaders of the training and the validation pictures; validated is on rank 0 alone."""
+    """The loaders of the training and the validation images; the second is None on other ranks than 0, which alone
+    validates."""
     common = {"imgsz": opt.imgsz, "stride": stride, "nc": data.nc, "single_cls": opt.single_cls, "seed": opt.seed}
     train_loader = create_dataloader(
         data.train,
@@ -307,7 +311,7 @@ def distributed(model: nn.Module) -> nn.Module:
         return model
     device = next(model.parameters()).device
     devices = [device] if device.type == "cuda" else None
-    # strides of a 1x1 kernel in channels_last order are ambiguous: nothing is slower
+    # torch means copies that cost time, but of a 1x1 kernel in channels_last order the strides are merely ambiguous
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides", category=UserWarning)
     with warnings.catch_warnings():  # torch 2.14 has a new name for broadcast_buffers, which older ones do not know
         warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
@@ -324,27 +328,46 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
 
 
 def begin_run(state: TrainState, *, resumed: bool) -> None:
-    """Makes the run directory with opt.yaml, hyp.yaml and the findings in the data, and connects the loggers."""
+    """What only rank 0 does before the first epoch: files of the run, loggers, a word of what is about to happen."""
+    write_run_files(state, resumed=resumed)
+    connect_listeners(state, resumed=resumed)
+    state.callbacks.run("on_pretrain_routine_start")
+    state.callbacks.run("on_pretrain_routine_end", labels=state.train_loader.dataset.index.rows)
+    announce(state)
+
+
+def write_run_files(state: TrainState, *, resumed: bool) -> None:
+    """Makes the run directory with opt.yaml, hyp.yaml and the findings in the data."""
     (state.run_dir / "weights").mkdir(parents=True, exist_ok=True)
-    options = {key: value for key, value in vars(state.opt).items() if key != "given"}
-    state.opt.save_dir = options["save_dir"] = str(state.run_dir)
+    state.opt.save_dir = str(state.run_dir)
     with atomic_write(state.run_dir / "opt.yaml") as stream:
-        stream.write(yaml.safe_dump(options, sort_keys=False).encode())
+        stream.write(yaml.safe_dump(state.options, sort_keys=False).encode())
     if not resumed:
         save_hyp(state.hyp, state.run_dir / "hyp.yaml")
     for remains in (state.run_dir / "weights").glob(".*.pt.*.tmp"):  # of a process that was killed while it wrote
         remains.unlink()
     for split, loader in (("train", state.train_loader), ("val", state.val_loader)):
         loader.dataset.index.write_findings(state.run_dir, split)
+
+
+def connect_listeners(state: TrainState, *, resumed: bool) -> None:
+    """Registers what draws the run's pictures and the loggers that --loggers names."""
     run = LoggedRun(
-        state.run_dir, options, asdict(state.hyp), state.data.names, first_epoch=state.progress.epoch, resumed=resumed
+        state.run_dir,
+        state.options,
+        asdict(state.hyp),
+        state.data.names,
+        first_epoch=state.progress.epoch,
+        resumed=resumed,
     )
     loggers = chosen_loggers(state.opt.loggers, run, entity=state.opt.entity, bbox_interval=state.opt.bbox_interval)
     pictures = [] if state.opt.noplots else [TrainingPictures(state.run_dir, state.data.names)]
     for listener in (*pictures, *loggers):  # in this order: loggers show the pictures
         state.callbacks.register_all(listener)
-    state.callbacks.run("on_pretrain_routine_start")
-    state.callbacks.run("on_pretrain_routine_end", labels=state.train_loader.dataset.index.rows)
+
+
+def announce(state: TrainState) -> None:
+    """Tells in the log what will be trained, how, and where the results go."""
     kind = "bfloat16" if state.amp_dtype is torch.bfloat16 else "float16" if state.amp_dtype else "float32"
     layers = len(dynamic_layers(state.model))
     batches = (state.opt.epochs - state.progress.epoch) * len(state.train_loader)

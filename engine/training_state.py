@@ -21,27 +21,24 @@ from utils.distributed import gathered, rank, world_size
 from utils.ema import ModelEma
 from utils.hyp import Hyp
 from utils.loss import DetectionLoss
-from utils.optim import EarlyStopping, Warmup, annealing_epochs
+from utils.optim import EarlyStopping, Warmup, annealing_epochs, temperature_at
 from utils.tally import Metrics
 from utils.torch_utils import random_states, set_random_states
-
-# Of the gradients. It is there for the step that explodes: healthy steps were measured up to 23 when fine-tuning (BCCD)
-# and 78 from scratch (digits). v7.0's limit of 10 cuts most of those, and cost 0.012 to 0.035 mAP50 on BCCD (3 seeds).
-CLIP_NORM = 100.0
 
 
 @dataclass
 class Progress:
-    """Where a training stands: together with weights, optimizer and random states all that decides how it goes on.
+    """Where a training stands. Together with the weights, the optimizer and the random states this decides how it goes
+    on.
 
     Attributes:
         epoch: the one that is trained or comes next.
         batches: how many of its batches are done; after the last of them it still has to be validated.
-        losses: (3,) sum of this rank's (box, obj, cls) losses of those batches.
+        losses: (3,) sum of this rank's (box, obj, cls) losses of those batches, but for the skipped ones.
         skipped: how many of those batches were left out, as their loss was not finite.
         dropped: how many optimizer steps of the epoch were left out, as their gradient was not finite.
         lost_in_row: how many batches and steps were left out since the last good step.
-        last_step: the last batch, counted over all epochs, after which the optimizer moved.
+        last_step: number, counted over all epochs, of the last batch after which the optimizer made a step.
         best_fitness: of all validated epochs; -1 before the first.
         class_maps: (nc,) mAP50-95 of the last validation.
     """
@@ -73,14 +70,16 @@ class Progress:
         self.losses = torch.zeros(3)
 
     def saved(self) -> dict[str, Any]:
-        """As plain data, the losses of each rank; best_fitness and epoch stand in the checkpoint itself."""
+        """As plain data, with the losses of every rank. Epoch and best_fitness are left out: the checkpoint has them in
+        places of their own."""
         kept = {name: value for name, value in vars(self).items() if name not in ("epoch", "best_fitness")}
         return {**kept, "class_maps": self.class_maps.tolist(), "losses": gathered(self.losses.tolist())}
 
     @classmethod
     def of(cls, saved: dict[str, Any]) -> "Progress":
-        """From a checkpoint's `training`. Those of our first trainings were saved between epochs alone."""
-        losses = torch.tensor(saved.get("losses", [[0.0] * 3]))  # (ranks, 3); other ranks than then get their mean
+        """From a checkpoint's `training`. Our first versions saved between epochs alone, so that theirs has nothing of
+        what counts within an epoch."""
+        losses = torch.tensor(saved.get("losses", [[0.0] * 3]))  # (ranks, 3); where now are more or fewer, their mean
         return cls(
             class_maps=np.asarray(saved["class_maps"]),
             epoch=saved["epoch"] + 1,
@@ -96,7 +95,7 @@ class Progress:
 
 @dataclass
 class TrainState:
-    """What one training owns. Made by training_setup.prepare(), changed by the loop alone."""
+    """What one training owns. Made by training_setup.prepare() and changed by the training loop alone."""
 
     opt: Namespace
     run_dir: Path
@@ -118,14 +117,22 @@ class TrainState:
     callbacks: Callbacks
     progress: Progress
     signals: StopSignals = field(default_factory=StopSignals)
-    temperature: float = 1.0
     resumable: Path | None = None  # the checkpoint that --resume would go on with
     saved_at: tuple[int, int] | None = None  # the progress.position in it
     is_best: bool = False  # whether the last epoch is the best so far
     saved_fitness: float = -1.0  # of best.pt
     has_best: bool = False  # whether best.pt is this run's: with --exist-ok an older one may lie there
     metrics: Metrics | None = None  # of the last validation
-    clip_norm: float | None = CLIP_NORM
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of train.py by name, plain values, as opt.yaml and checkpoints hold them."""
+        return {name: value for name, value in vars(self.opt).items() if name != "given"}
+
+    @property
+    def temperature(self) -> float:
+        """Of the attention of dynamic layers in the present epoch."""
+        return temperature_at(self.progress.epoch, self.opt.epochs, self.hyp)
 
     @property
     def is_saved(self) -> bool:
@@ -140,24 +147,24 @@ class TrainState:
         return True
 
     def pending_gradients(self) -> dict[str, Tensor]:
-        """Gradients by parameter name that are gathered, but not stepped with yet."""
+        """Gradients, by parameter name, that no optimizer step has used yet."""
         return {name: p.grad.cpu() for name, p in self.model.named_parameters() if p.grad is not None}
 
     def lasting_hyp(self) -> Hyp:
-        """The hyperparameters as a resumed run needs them: with more epochs the temperature must not rise again."""
+        """The hyperparameters with temperature_epochs as it is now, so that the temperature does not rise again where
+        the run is resumed with more --epochs."""
         return replace(self.hyp, temperature_epochs=annealing_epochs(self.opt.epochs, self.hyp))
 
     def snapshot(self) -> dict[str, Any]:
         """What a checkpoint holds now: the keyword arguments of models.weights.save_checkpoint. Every rank must call
         it: each has random states of its own."""
-        options = {key: value for key, value in vars(self.opt).items() if key != "given"}
         return {
             "model": self.model,
             "ema": self.ema,
             "optimizer": self.optimizer,
             "epoch": self.progress.epoch - 1,  # the last one that is complete
             "best_fitness": self.progress.best_fitness,
-            "info": {"opt": options, "hyp": asdict(self.lasting_hyp())},
+            "info": {"opt": self.options, "hyp": asdict(self.lasting_hyp())},
             "training": {
                 **self.progress.saved(),
                 "scaler": self.scaler.state_dict(),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.training_epoch import CLIP_NORM
 from engine.training_setup import training_device
 from models.weights import read_checkpoint
 from tests.conftest import ROOT
@@ -73,7 +74,7 @@ def emulated(state) -> list[dict[str, torch.Tensor]]:
             rows = batch.targets[(batch.targets[:, 0] // half) == side].clone()
             rows[:, 0] -= side * half
             state.loss_fn(state.model(images[side * half : (side + 1) * half]), rows)[0].backward()
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.clip_norm)
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP_NORM)
         state.optimizer.step()
         state.optimizer.zero_grad()
         steps.append({name: p.detach().clone() for name, p in state.model.named_parameters()})

@@ -208,7 +208,7 @@ def test_other_settings_are_refused_and_resume_takes_those_of_the_study(tiny, sc
 
 def test_the_command_at_the_end_trains_with_the_options_of_the_search(tiny, scored, capfd):
     scored({0: [0.5]})
-    directory = tiny(evolve=1, cos_lr=True, amp=False, freeze=[1, 2])
+    directory = tiny(evolve=1, cos_lr=True, amp=False, freeze=[1, 2], quad=False, entity=None)
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("To train with its hyper")]
     opt = train.parse_opt(line.partition("train.py ")[2].split())
     assert (opt.cos_lr, opt.amp, opt.freeze, opt.imgsz, opt.evolve) == (True, False, [1, 2], 64, None)

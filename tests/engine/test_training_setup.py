@@ -10,9 +10,16 @@ import torch
 import train
 from engine import training_setup
 from engine.trainer import begin_epoch
-from engine.training_epoch import MAX_LOST_IN_ROW, TrainingDiverged, optimizer_step, train_batch, train_one_epoch
+from engine.training_epoch import (
+    CLIP_NORM,
+    MAX_LOST_IN_ROW,
+    TrainingDiverged,
+    optimizer_step,
+    train_batch,
+    train_one_epoch,
+)
 from engine.training_setup import fit_anchors, prepare
-from engine.training_state import CLIP_NORM, TrainState
+from engine.training_state import TrainState
 from models.common import dynamic_layers
 from models.yolo import DetectionModel
 from tests.tiny import CFG
