@@ -14,10 +14,11 @@ import uvicorn
 from engine.inputs import check_ranges, chosen_weights, image_sides
 from engine.interruption import StoppedBySignal
 from engine.served_model import ServedModel, model_ids
-from engine.service import Service, create_app
+from engine.service import Service
 from engine.service_connection import Connection
 from engine.service_guard import LOOPBACK, Guard
 from engine.service_limits import Limits
+from engine.service_routes import create_app
 from utils.errors import InputError
 from utils.log import LOGGER
 from utils.torch_utils import select_device
