@@ -128,7 +128,8 @@ class DetectionDataset(Dataset[Sample]):
             raise ValueError("augmentation needs hyperparameters, got hyp=None")
         if cache not in IMAGE_STORES:
             raise InputError(f"--cache: expected one of {list(IMAGE_STORES)}, got {cache!r}")
-        self.index, self.imgsz, self.hyp, self.augment, self.seed = index, imgsz, hyp, augment, seed
+        self.index, self.imgsz, self.seed = index, imgsz, seed
+        self.hyp = hyp if augment else None  # None: pictures are only letterboxed
         self.batch_size, self.mosaic_until = batch_size, mosaic_until
         self.order = np.arange(len(index))
         self.batch_hw: np.ndarray | None = None  # of each batch; None where all pictures become square
@@ -159,46 +160,41 @@ class DetectionDataset(Dataset[Sample]):
 
     def __getitem__(self, key: int) -> Sample:
         epoch, number = divmod(key, len(self))
-        if self.augment:
-            scene, shapes = self._augmented(number, epoch), None
-        else:
+        if self.hyp is None:
             scene, shapes = self._letterboxed(number)
+        else:
+            scene, shapes = self._augmented(number, epoch, self.hyp), None
         return Sample(_to_tensor(scene.image), _to_targets(scene), self.path(number), shapes, key)
 
     # ------------------------------------------------------------------------------------------------ the pipeline
 
-    def _augmented(self, number: int, epoch: int) -> Scene:
-        assert self.hyp is not None, "the constructor refuses to augment without"
+    def _augmented(self, number: int, epoch: int, hyp: Hyp) -> Scene:
+        """The picture after the training pipeline, in a mosaic or alone."""
         rng = np.random.default_rng((self.seed, epoch, number))
-        if self._has_mosaic(epoch) and rng.random() < self.hyp.mosaic:
-            scene = self._mosaic(number, rng)
-            mixup = draw_mixup(rng, self.hyp)
+        if self._has_mosaic(epoch) and rng.random() < hyp.mosaic:
+            scene = self._mosaic(number, rng, hyp)
+            mixup = draw_mixup(rng, hyp)
             if mixup is not None:
-                scene = apply_mixup(scene, self._mosaic(int(self.chances.draw(rng, 1)[0]), rng), mixup)
+                other = int(self.chances.draw(rng, 1)[0])
+                scene = apply_mixup(scene, self._mosaic(other, rng, hyp), mixup)
         else:
-            scene = self._run(SINGLE_STEPS, self._letterboxed(number)[0], rng)
-        return self._run(FINAL_STEPS, scene, rng)
-
-    def _run(self, steps: Sequence[Step], scene: Scene, rng: np.random.Generator) -> Scene:
-        assert self.hyp is not None, "the constructor refuses to augment without"
-        for step in steps:
-            scene = step(scene, rng, self.hyp)
-        return scene
+            scene = _after(SINGLE_STEPS, self._letterboxed(number)[0], rng, hyp)
+        return _after(FINAL_STEPS, scene, rng, hyp)
 
     def _has_mosaic(self, epoch: int) -> bool:
         return not self.rect and (self.mosaic_until is None or epoch < self.mosaic_until)
 
-    def _mosaic(self, number: int, rng: np.random.Generator) -> Scene:
+    def _mosaic(self, number: int, rng: np.random.Generator, hyp: Hyp) -> Scene:
         """A mosaic of the picture and three others, placed at random, after MOSAIC_STEPS."""
         tiles = rng.permutation([number, *self.chances.draw(rng, 3)]).tolist()
         scene = compose_mosaic([self._load(tile)[0] for tile in tiles], draw_mosaic(rng, self.imgsz), self.imgsz)
-        return self._run(MOSAIC_STEPS, scene, rng)
+        return _after(MOSAIC_STEPS, scene, rng, hyp)
 
     def _letterboxed(self, number: int) -> tuple[Scene, Shapes]:
         """The picture in the size of its batch (or square), and the way back to the original."""
         scene, original_hw = self._load(number)
         to_hw = self.imgsz if self.batch_hw is None else tuple(self.batch_hw[number // self.batch_size].tolist())
-        image, ratio_wh, pad_wh = letterbox(scene.image, to_hw, scale_up=self.augment)
+        image, ratio_wh, pad_wh = letterbox(scene.image, to_hw, scale_up=self.hyp is not None)
         (height, width), (old_height, old_width) = scene.size_hw, original_hw
         ratio_yx = height / old_height * ratio_wh[1], width / old_width * ratio_wh[0]
         boxed = Scene(image, *scaled_labels(scene.labels, scene.segments, ratio_wh, pad_wh))
@@ -230,6 +226,12 @@ class DetectionDataset(Dataset[Sample]):
                 f"expected readable pictures, {len(self._broken)} of {len(self)} are not (any more); the last: {error}"
             ) from error
         return Scene(np.full((*fitted_hw(self.images.original_hw(row), self.imgsz), 3), GREY, np.uint8))
+
+
+def _after(steps: Sequence[Step], scene: Scene, rng: np.random.Generator, hyp: Hyp) -> Scene:
+    for step in steps:
+        scene = step(scene, rng, hyp)
+    return scene
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
