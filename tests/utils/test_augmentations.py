@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.utils.still_hyp import make_hyp
 from utils.augmentations import (
     CopyPaste,
     Flip,
@@ -29,13 +30,7 @@ from utils.augmentations import (
     visible_boxes,
     warp_matrix,
 )
-from utils.hyp import FIELDS, REQUIRED, Hyp
 from utils.scene import GREY, NO_POLYGON, Scene
-
-
-def make_hyp(**changes) -> Hyp:
-    """Hyperparameters that change no picture, but for those given."""
-    return Hyp(**{name: FIELDS[name].metadata["low"] for name in REQUIRED} | changes)
 
 
 def boxes_scene(image: np.ndarray, labels) -> Scene:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from tests.utils.still_hyp import make_hyp
 from utils.dataloaders import (
     Batch,
     EpochSampler,
@@ -22,14 +23,7 @@ from utils.dataloaders import (
 )
 from utils.datasets import DetectionDataset, Sample
 from utils.errors import InputError
-from utils.hyp import FIELDS, REQUIRED, Hyp
 from utils.labels import index_labels
-
-
-def make_hyp(**changes) -> Hyp:
-    """Hyperparameters that change no picture, but for those given."""
-    return Hyp(**{name: FIELDS[name].metadata["low"] for name in REQUIRED} | changes)
-
 
 MOSAIC = {"mosaic": 1.0, "mixup": 0.3, "scale": 0.5, "translate": 0.1, "fliplr": 0.5, "hsv_v": 0.4}
 

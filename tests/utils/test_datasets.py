@@ -9,19 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.utils.still_hyp import make_hyp
 from utils import datasets
 from utils.boxes import xywhn2xyxy
 from utils.datasets import Chances, DetectionDataset, rect_layout
 from utils.errors import InputError
-from utils.hyp import FIELDS, REQUIRED, Hyp
 from utils.labels import image_files, index_labels
 
 STRONG = {"hsv_h": 0.1, "hsv_s": 0.5, "hsv_v": 0.4, "translate": 0.1, "scale": 0.5, "fliplr": 0.5, "mosaic": 1.0}
-
-
-def make_hyp(**changes) -> Hyp:
-    """Hyperparameters that change no picture, but for those given."""
-    return Hyp(**{name: FIELDS[name].metadata["low"] for name in REQUIRED} | changes)
 
 
 def make_set(root: Path, sizes_wh) -> list[str]:
