@@ -1,5 +1,5 @@
 """The OpenAPI description as a page of plain HTML for people: no script, nothing from another host. Not for the
-description itself, which FastAPI makes of engine/service.py and engine/service_schema.py."""
+description itself, which FastAPI makes of engine/service_routes.py and engine/service_schema.py."""
 
 import base64
 import hashlib

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from engine.service_limits import quoted
 from utils.log import LOGGER
 
 Scope = MutableMapping[str, Any]
@@ -82,7 +83,7 @@ class Guard:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
         if self.allowed_hosts is not None and _name(host) not in self.allowed_hosts:
-            return 400, f"a Host of {', '.join(sorted(self.allowed_hosts))} was expected, got another one"
+            return 400, f"a Host of {', '.join(sorted(self.allowed_hosts))} was expected, got {quoted(host)}"
         origin = headers.get(b"origin", f"http://{host}").lower()
         if scope["method"] not in READS and origin not in (f"http://{host}".lower(), f"https://{host}".lower()):
             return 403, "a request of this service's own page was expected, got one that another page sent"
@@ -91,11 +92,11 @@ class Guard:
 
 class _Body:
     """The body of a request. Whoever is refused before all of it has come is still sending, and a connection that is
-    closed meanwhile would lose him the answer: so what is left is read and dropped, within limits."""
+    closed meanwhile would lose them the answer: so what is left is read and dropped, within limits."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._receive = receive
-        self._ended = any(name == b"expect" for name, _ in scope["headers"])  # then he waits to be asked for it
+        self._ended = any(name == b"expect" for name, _ in scope["headers"])  # then they wait to be asked for it
 
     async def receive(self) -> Scope:
         """The next message, as the application asks for it."""

@@ -7,7 +7,7 @@ from typing import Any
 from engine.service_limits import ServiceError, quoted
 
 MOST_DETECTIONS = 3000
-SWITCH = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False, "": False}
+SWITCH = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
 
 
 @dataclass(frozen=True)

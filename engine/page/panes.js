@@ -80,7 +80,7 @@ export class Pane {
     this.#part(".about").textContent = text(layers ? "about" : "aboutStatic", {
       file: model.file,
       classes: model.classes.length,
-      size: [model.imgsz].flat().join(" × "),
+      size: model.imgsz.join(" × "),
       parameters: model.parameters ? (model.parameters / 1e6).toFixed(2) : "?",
       layers,
     });

@@ -55,8 +55,11 @@ export class Session {
 
   /** What a result depends on beside the picture; the confidence is no part of it, as it is filtered here. */
   #key(id) {
-    const attention = this.attention && this.model(id).dynamic_layers.length > 0;
-    return JSON.stringify([id, this.iou, attention]);
+    return JSON.stringify([id, this.iou, this.#withAttention(id)]);
+  }
+
+  #withAttention(id) {
+    return this.attention && this.model(id).dynamic_layers.length > 0;
   }
 
   #wanted({ source, id, key }) {
@@ -112,10 +115,9 @@ export class Session {
   async #ask(source, frame, id) {
     const controller = new AbortController();
     const key = this.#key(id);
-    const attention = JSON.parse(key)[2];
     this.#request = { controller, source, id, key };
     try {
-      const options = { model: id, conf: FLOOR, iou: this.iou, max_det: MOST, attention };
+      const options = { model: id, conf: FLOOR, iou: this.iou, max_det: MOST, attention: this.#withAttention(id) };
       const name = source.live ? "frame.jpg" : source.name;
       return { ...(await detect(frame.blob, name, options, controller.signal)), key };
     } catch (error) {
