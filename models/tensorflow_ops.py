@@ -128,7 +128,9 @@ def _upsample_nearest2d(x: Value, size: Sequence[int] | None, scales: Sequence[f
 
 def _adaptive_avg_pool2d(x: Value, size: Sequence[int]) -> Value:
     if _pair(size) != [1, 1]:
-        raise InputError(f"for TensorFlow, an average over the whole image was expected, got size {size}")
+        raise InputError(
+            f"--include saved_model, pb or tfjs: an average over the whole image was expected, got size {size}"
+        )
     return Value(tf.reduce_mean(as_channels_last(x), (1, 2), keepdims=True), True)
 
 
@@ -136,7 +138,7 @@ def _pad(x: Value, sides: Sequence[int], mode: str = "constant", value: float | 
     """sides: left, right, top, bottom."""
     if len(sides) != 4 or mode != "constant":
         raise InputError(
-            f"for TensorFlow, padding of an image's four sides with a number was expected, got {mode} of {sides}"
+            f"--include saved_model, pb or tfjs: padding of four sides with a number was expected, got {mode} of {sides}"
         )
     left, right, top, bottom = sides
     amounts = ((0, 0), (top, bottom), (left, right), (0, 0))
