@@ -83,7 +83,7 @@ def made_state(cfg: str, batch: Batch, device: torch.device, half: torch.dtype |
     with tempfile.TemporaryDirectory() as folder:
         opt = train.parse_opt(["--project", folder, "--batch-size", str(hyp.nominal_batch)])
         opt.imgsz = batch.images.shape[-1]
-        return assemble(opt, data, hyp, model, half=half, loaders=([batch] * EPOCH, None), callbacks=Callbacks())
+        return assemble(opt, data, hyp, model, amp_dtype=half, loaders=([batch] * EPOCH, None), callbacks=Callbacks())
 
 
 def made_step(variant: Variant, size: str, imgsz: int, batch_size: int, device: str) -> Callable[[], object]:

@@ -44,9 +44,9 @@ from utils.torch_utils import Timer, select_device, to_unit_float
 TASK, SPLIT = "compare", "val"
 RESAMPLES, SEED = 1000, 0
 AS_VAL = {"conf_thres": 0.001, "iou_thres": 0.6, "max_det": 300, "single_cls": False, "verbose": False, "task": SPLIT}
-FEW_IMAGES = 30  # fewer resample too alike: their intervals come out too narrow
+FEW_IMAGES = 30  # resamples of fewer are too alike: their intervals come out too narrow
 WARMUP_ROUNDS, ROUNDS, FEWEST_ROUNDS = 3, 50, 10
-ROUNDS_SECONDS = 30.0  # after which no more than the fewest rounds are measured
+ROUNDS_SECONDS = 30.0  # then measuring ends, as soon as the fewest rounds are there
 
 
 def run(opt: Namespace) -> Comparison:
@@ -133,8 +133,8 @@ def validate_with_matches(subject: Subject, loader: Loader) -> tuple[Metrics, Im
 
 @dataclass(frozen=True)
 class SideBySide:
-    """A network and what was made of it, on the same images. change: of the second to the first, over a bootstrap of
-    the images."""
+    """A network and what was made of it (an exported file, a frozen twin), measured on the same images. change: the
+    second's mAP less the first's, with intervals from a bootstrap over the images."""
 
     first: Metrics
     second: Metrics
@@ -216,7 +216,8 @@ def interleaved_ms(backends: Sequence[Backend], images: Tensor) -> np.ndarray:
 
 
 def with_latency(measured: Sequence[Measured], rounds_ms: np.ndarray) -> list[Measured]:
-    """The models with the medians of rounds (r, models)."""
+    """The models with their latencies: medians of rounds_ms, (rounds, models) milliseconds. A ratio is the median of
+    those within each round, as what slows the machine down falls on a whole round."""
     medians, ratios = np.median(rounds_ms, 0), np.median(rounds_ms / rounds_ms[:, :1], 0)
     return [
         replace(model, latency_ms=float(ms), latency_ratio=float(ratio))

@@ -77,8 +77,13 @@ def run(opt: Namespace) -> Detected:
         save_dir = make_run_dir(opt)
         with opened_sinks(opt, save_dir, predictor.names, live=source.live) as sinks:
             boxes = save_all(looked_at(source, predictor, opt, save_dir, signals), sinks, predictor, source)
-    if not predictor.frames and save_dir and not opt.exist_ok:
-        shutil.rmtree(save_dir)  # there is nothing in it
+    if not predictor.frames:
+        if save_dir and not opt.exist_ok:
+            shutil.rmtree(save_dir)  # there is nothing in it
+        if signals.received:
+            raise StoppedBySignal(signals.received)
+        kind = "streams" if source.live else "files"
+        raise InputError(f"--source: none of the {len(source)} {kind} could be read; the lines above say why")
     result = Detected(save_dir, predictor.frames, boxes, tuple(source.skipped), predictor.mean_ms)
     report(result, source, predictor.imgsz, labels=sum(sink.count for sink in sinks if isinstance(sink, LabelSink)))
     if sinks.failed:
@@ -190,14 +195,11 @@ def frame_line(found: Found, predictor: Predictor, source: Source) -> str:
 
 
 def report(result: Detected, source: Source, imgsz: tuple[int, int], *, labels: int) -> None:
-    """Logs speed, what was skipped, where the results are and how many label files are among them. Raises InputError
-    where no file could be read."""
-    kind = "streams" if source.live else "files"
-    if not result.frames:
-        raise InputError(f"--source: none of the {len(source)} {kind} could be read; the lines above say why")
+    """Logs the speed, what was skipped, where the results are and how many label files are among them."""
     speed = "{:.1f}ms pre-process, {:.1f}ms inference, {:.1f}ms NMS".format(*result.speed_ms)
     LOGGER.info(f"Speed: {speed} per image at shape {(1, 3, *imgsz)}")
     if result.skipped:
+        kind = "streams" if source.live else "files"
         LOGGER.warning(f"{len(result.skipped)} of {len(source)} {kind} could not be read and were skipped")
     if result.save_dir:
         LOGGER.info(f"Results saved to {result.save_dir}" + (f", {labels} label files in labels" if labels else ""))

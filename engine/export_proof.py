@@ -33,7 +33,7 @@ class Tolerance:
     Attributes:
         box_px: of a corner of a detection.
         score: of its confidence; also how near to the threshold a detection may be lost or gained.
-        changed: detections lost and gained, as a part of those of PyTorch.
+        changed: how many detections may be lost or gained, as a share of PyTorch's.
     """
 
     box_px: float
@@ -41,8 +41,8 @@ class Tolerance:
     changed: float
 
 
-# float32: rounding alone, ten times what was seen. half: what 16-bit weights cost, twice. int8: bounds a file that is
-# plainly broken; what it costs is for val.py to tell
+# float32 allows ten times the rounding that was seen, half twice what 16-bit weights were seen to cost. int8 catches
+# a file that is plainly broken; what 8 bits cost otherwise is measured as mAP.
 TOLERANCES = {
     "float32": Tolerance(0.1, 0.002, 0.0),
     "half": Tolerance(8.0, 0.05, 0.05),
@@ -77,8 +77,9 @@ class Proof:
     Attributes:
         precision: of the file: float32, half or int8; which tolerance holds.
         faults: why the file is rejected, none where it is not.
-        latency_ms, torch_ms: of one batch at the exported size, medians of turns.
-        speedup: torch_ms / latency_ms in the same turn, the median.
+        latency_ms, torch_ms: milliseconds for one batch at the exported size, of the file and of PyTorch, which take
+            turns; medians over all rounds.
+        speedup: torch_ms / latency_ms within a round, the median over all rounds.
         note: what limits the proof.
         is_empty: nothing is detected, and nothing else comes out of the file that could be compared.
     """
@@ -95,7 +96,7 @@ class Proof:
     is_empty: bool = False
 
     def write(self, file: Path, more: Mapping[str, float]) -> None:
-        """As JSON, whole or not at all, with more figures of the file."""
+        """Writes it as JSON, whole or not at all, together with more figures of the file."""
         with atomic_write(file) as stream:
             stream.write(json.dumps({**asdict(self), **more}, indent=2).encode())
 
@@ -148,16 +149,16 @@ def prove(
     speedup = float(np.median(rounds_ms[:, 0] / rounds_ms[:, 1]))
     faults = tuple(fault for case in cases for fault in faults_of(case, tolerance))
     return Proof(
-        precision,
-        tolerance,
-        len(images),
-        tuple(cases),
-        faults,
-        latency_ms,
-        torch_ms,
-        speedup,
-        note,
-        not seen and bool(nms),
+        precision=precision,
+        tolerance=tolerance,
+        images=len(images),
+        cases=tuple(cases),
+        faults=faults,
+        latency_ms=latency_ms,
+        torch_ms=torch_ms,
+        speedup=speedup,
+        note=note,
+        is_empty=not seen and bool(nms),
     )
 
 

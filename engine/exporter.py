@@ -34,6 +34,7 @@ from models.yolo import DetectionModel
 from utils.data_config import DataConfig
 from utils.errors import InputError
 from utils.files import replace_synced
+from utils.flags import did_you_mean
 from utils.log import LOGGER
 from utils.quiet import quiet
 from utils.torch_utils import select_device, to_channels_last_
@@ -46,7 +47,7 @@ RANGES = {
     "conf_thres": (0, 1),
     "iou_thres": (0, 1),
 }
-DEFAULTS = {"opset": 17, "workspace": 4.0}  # flags with a value, which count as given where it is another one
+DEFAULTS = {"opset": 17, "workspace": 4.0}  # a flag of these counts as given where its value is another one
 SUPPRESSION = ("agnostic_nms", "topk_per_class", "topk_all", "iou_thres", "conf_thres")  # flags beside --nms
 TOLD_COST = 0.01  # of mAP50-95, from which what 8 bits cost is a warning
 REJECTED = "_rejected"  # what the stem of a file ends in that does not find what PyTorch finds
@@ -71,6 +72,16 @@ class Exported:
     seconds: float
     proof: Proof | None
     scores: SideBySide | None = None
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the file was seen to find what PyTorch finds."""
+        return self.proof is not None and not (self.proof.faults or self.proof.is_empty)
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the file was seen not to find what PyTorch finds."""
+        return self.proof is not None and bool(self.proof.faults)
 
 
 def run(opt: Namespace) -> list[Exported]:
@@ -100,10 +111,10 @@ def run(opt: Namespace) -> list[Exported]:
 def chosen_formats(opt: Namespace) -> list[Format]:
     """The rows that --include names. Raises InputError for others, and where a format's packages are missing."""
     names = list(dict.fromkeys([opt.include] if isinstance(opt.include, str) else opt.include))
-    if unknown := [name for name in names if name not in EXPORTERS]:
-        raise InputError(f"--include: expected one or more of {', '.join(EXPORTERS)}, got {', '.join(unknown)}")
-    if not names:
-        raise InputError(f"--include: expected one or more of {', '.join(EXPORTERS)}, got none")
+    unknown = [name for name in names if name not in EXPORTERS]
+    if unknown or not names:
+        got = (", ".join(unknown) or "none") + did_you_mean(unknown, {name: name for name in EXPORTERS})
+        raise InputError(f"--include: expected one or more of {', '.join(EXPORTERS)}, got {got}")
     formats = [EXPORTERS[name] for name in names]
     for row in formats:
         row.check_packages()
@@ -255,16 +266,16 @@ def export_options(
 
 def exported_and_proven(row: Format, job: Job) -> Exported:
     """One format: written into a folder beside its place, compared, moved to its place with the proof beside it."""
-    name = f"{job.stem.name}{row.suffix}"
+    name, options = f"{job.stem.name}{row.suffix}", options_for(row, job.options)
     LOGGER.info(f"\n{row.name}: exporting {name}")
     with folder_beside(job.stem) as folder:
         started = time.perf_counter()
-        file = row.export(job.model(), folder / name, options_for(row, job.options))
+        file = row.export(job.model(), folder / name, options)
         seconds = time.perf_counter() - started
-        proof = proof_of(row, file, job)
-        scores = scores_of(file, job) if proof and options_for(row, job.options).int8 else None
+        proof = proof_of(row, file, job, options)
+        scores = scores_of(file, job) if proof and options.int8 else None
         made = Exported(row.name, job.stem.with_name(name), megabytes(file), seconds, proof, scores)
-        if is_rejected(made):
+        if made.is_rejected:
             made = replace(made, file=job.stem.with_name(f"{job.stem.name}{REJECTED}{row.suffix}"))
         replace_synced(file, made.file)
     if proof:
@@ -281,9 +292,9 @@ def options_for(row: Format, options: ExportOptions) -> ExportOptions:
     return replace(options, **unread, metadata=replace(options.metadata, **facts))
 
 
-def proof_of(row: Format, file: Path, job: Job) -> Proof | None:
-    """The comparison with PyTorch, told in the log; None, with a warning, where there is nothing to compare."""
-    options = options_for(row, job.options)
+def proof_of(row: Format, file: Path, job: Job, options: ExportOptions) -> Proof | None:
+    """The comparison with PyTorch, told in the log; None, with a warning, where there is nothing to compare. options:
+    with which the file was made."""
     reason = "with --train it gives no boxes" if options.train else row.why_not_run()
     if reason:
         LOGGER.warning(f"{file.name} is not compared with PyTorch: {reason}")
@@ -320,16 +331,6 @@ def scores_told(scores: SideBySide | None) -> dict[str, float]:
     return {"map_pytorch": scores.first.map, "map": scores.second.map, "map_difference": scores.change.map.value}
 
 
-def is_proven(made: Exported) -> bool:
-    """Whether the file was seen to find what PyTorch finds."""
-    return made.proof is not None and not (made.proof.faults or made.proof.is_empty)
-
-
-def is_rejected(made: Exported) -> bool:
-    """Whether the file does not find what PyTorch finds."""
-    return made.proof is not None and bool(made.proof.faults)
-
-
 # --------------------------------------------------------------------------------------------------------------- files
 @contextmanager
 def folder_beside(stem: Path) -> Iterator[Path]:
@@ -355,9 +356,9 @@ def megabytes(file: Path) -> float:
 def report(exported: list[Exported], job: Job, *, data: str | Path) -> None:
     """Tells what was made, and the commands that use it. data: as --data gave it."""
     for made in exported:
-        state = "REJECTED" if is_rejected(made) else "proven" if is_proven(made) else "not compared"
+        state = "REJECTED" if made.is_rejected else "proven" if made.is_proven else "not compared"
         LOGGER.info(f"{made.file}: {made.megabytes:.1f} MB, {made.seconds:.1f} s, {state}")
-    usable = [made.file for made in exported if is_proven(made)]
+    usable = [made.file for made in exported if made.is_proven]
     if usable:
         for title, command in next_commands(usable[0], job, data).items():
             LOGGER.info(f"{f'{title}:':<10}{shlex.join(command)}")

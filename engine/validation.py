@@ -222,14 +222,18 @@ class LabelFiles:
 
     def __init__(self, folder: Path, *, with_conf: bool) -> None:
         self.folder, self.with_conf = folder, with_conf
+        self._written: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, result: ImageResult) -> None:
-        """A row a detection; no file for an image without any."""
+        """A row a detection; no file for an image without any, nor one of an earlier run (--exist-ok)."""
         lines = label_lines(result.detections.numpy(), result.size_hw, with_confidence=self.with_conf)
+        file = self.folder / f"{Path(result.path).stem}.txt"
         if lines:
-            file = self.folder / f"{Path(result.path).stem}.txt"
             file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            self._written.add(file.name)
+        elif file.name not in self._written:  # an image of the same name in another folder may have one
+            file.unlink(missing_ok=True)
 
 
 def save_and_score(coco: CocoResults, file: Path) -> CocoScore | None:

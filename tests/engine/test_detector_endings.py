@@ -167,3 +167,14 @@ def test_a_video_that_is_interrupted_is_whole_up_to_there(seeing, tmp_path, numb
     frames = list(read_video(tmp_path / "runs" / "exp" / "clip.mp4"))
     assert len(frames) == number
     assert cv2.cvtColor(frames[0].image, cv2.COLOR_BGR2GRAY).shape == (48, 64)
+
+
+def test_ctrl_c_before_the_first_frame_of_a_stream_is_not_told_as_a_stream_that_cannot_be_read(tmp_path, monkeypatch):
+    def load_backend(*_, **__) -> TorchBackend:
+        signal.raise_signal(signal.SIGINT)
+        return TorchBackend(Seer(lambda *_: None))
+
+    monkeypatch.setattr(predictor, "load_backend", load_backend)
+    with plugged(60) as camera, pytest.raises(StoppedBySignal):
+        run(camera.url, tmp_path / "runs")
+    assert not (tmp_path / "runs" / "exp").exists()

@@ -248,7 +248,10 @@ ERRORS = {
     "an exported file": ({"weights": "a.onnx"}, r"--weights: one \.pt file was expected, got a\.onnx"),
     "two files": ({"weights": ["a.pt", "b.pt"]}, r"--weights: one \.pt file was expected, got a\.pt, b\.pt"),
     "no such file": ({"weights": "nowhere.pt"}, r"nowhere\.pt"),
-    "no such format": ({"include": ["onyx"]}, "--include: expected one or more of torchscript, onnx, .*got onyx"),
+    "no such format": (
+        {"include": ["onyx"]},
+        r"--include: expected one or more of .*got onyx \(did you mean onnx\?\)",
+    ),
     "no format": ({"include": []}, "--include: .*got none"),
     "no such data": ({"data": "nowhere.yaml"}, r"nowhere\.yaml"),
     "three sides": ({"imgsz": [32, 32, 32]}, "--imgsz: expected one side or height and width"),
