@@ -138,7 +138,7 @@ def _pad(x: Value, sides: Sequence[int], mode: str = "constant", value: float | 
     """sides: left, right, top, bottom."""
     if len(sides) != 4 or mode != "constant":
         raise InputError(
-            f"--include saved_model, pb or tfjs: padding of four sides with a number was expected, got {mode} of {sides}"
+            f"--include saved_model, pb or tfjs: four sides to pad with a number were expected, got {mode} of {sides}"
         )
     left, right, top, bottom = sides
     amounts = ((0, 0), (top, bottom), (left, right), (0, 0))

@@ -31,8 +31,8 @@ BUILDING = {
     "models/export_metadata models/build_limits utils/tensorflow_beside_torch utils/plain_yaml utils/data_archive "
     "engine/service_form engine/service_options engine/service_guard engine/batching",
     2: (
-        "models/dynamic_ops models/blocks_transformer models/blocks_detect utils/hyp models/unpickling models/model_yaml "
-        "models/ensemble utils/nms models/exported models/tensorflow_ops "
+        "models/dynamic_ops models/blocks_transformer utils/hyp models/unpickling models/model_yaml "
+        "models/blocks_detect models/ensemble utils/nms models/exported models/tensorflow_ops "
         "utils/metrics utils/mosaic utils/labels utils/images utils/annotator "
         "utils/figures utils/ema utils/autobatch utils/mixed_precision utils/speed utils/digits "
         "utils/autoanchor utils/logger_csv utils/coco utils/attention utils/logged_run utils/downloads "
