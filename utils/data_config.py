@@ -67,11 +67,11 @@ def _meant(content: dict[str, Any]) -> dict[str, str]:
     """Unknown key -> the known one that it looks like, among those that the YAML does not have."""
     missing = [key for key in KEYS if key not in content]
     found = {}
-    for key in content:
-        close = difflib.get_close_matches(str(key)[:LONGEST_TOLD], missing, n=1)
-        if key not in KEYS and close:
-            found[str(key)] = close[0]
-    return found
+    for key in map(str, content.keys() - set(KEYS)):
+        close = difflib.get_close_matches(key[:LONGEST_TOLD], missing, n=1)
+        if close:
+            found[key] = close[0]
+    return dict(sorted(found.items()))
 
 
 def _tell_unread(file: Path, content: dict[str, Any]) -> None:

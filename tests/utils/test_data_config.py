@@ -100,6 +100,11 @@ def test_a_misspelt_key_is_recognised(content, told, tmp_path, caplog):
     ]
 
 
+def test_a_misspelt_key_is_not_taken_for_another_one_that_is_missing(tmp_path):
+    with pytest.raises(InputError, match="at least nc, got neither$"):
+        load_data_config(write_yaml(tmp_path, {"train": ".", "vals": "."}))
+
+
 @pytest.mark.parametrize(
     ("extra", "told"),
     [
