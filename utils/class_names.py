@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from utils.errors import InputError
+from utils.log import visible_name
 
 MOST_LISTED = 12  # names in a message
 
@@ -28,7 +29,7 @@ def class_numbers(
     given = [wanted] if isinstance(wanted, (int, str)) else list(wanted)
     found = {item: _numbers_of(item, by_number) for item in given}
     if unknown := [item for item in given if not found[item]]:
-        known = ", ".join(f"{number} {name}" for number, name in list(by_number.items())[:MOST_LISTED])
+        known = ", ".join(f"{number} {visible_name(name)}" for number, name in list(by_number.items())[:MOST_LISTED])
         more = ", ..." if len(by_number) > MOST_LISTED else ""
         raise InputError(f"{told_as}: expected numbers or names of {known}{more}, got {unknown[0]!r}")
     return [number for item in given for number in found[item]]
@@ -44,7 +45,8 @@ def _numbers_of(wanted: int | str, names: Mapping[int, str]) -> list[int]:
 def counted(classes: Iterable[float], names: Mapping[int, str] | Sequence[str]) -> str:
     """Class ids, one for each detection -> "4 persons, 1 bus", in the order of ids; "(no detections)" for none."""
     counts = sorted(Counter(map(int, classes)).items())
-    return ", ".join(f"{count} {plural(names[number], count)}" for number, count in counts) or "(no detections)"
+    told = [f"{count} {plural(visible_name(names[number]), count)}" for number, count in counts]
+    return ", ".join(told) or "(no detections)"
 
 
 def plural(name: str, count: int) -> str:

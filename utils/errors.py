@@ -1,6 +1,7 @@
 """The one exception for input that cannot be used, and how the scripts show it. Not for our own bugs: those keep their
 traceback."""
 
+import re
 import signal
 import sys
 import threading
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 NO_MEMORY = (  # torch on GPUs; on CPUs (Linux, macOS; Windows); OpenCV; a process that cannot be started
     "out of memory", "can't allocate memory", "not enough memory", "Insufficient memory", "Cannot allocate memory",
 )  # fmt: skip
+# What a terminal would obey (utils/log.py says the rest): messages quote file names and class names of strangers.
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class InputError(ValueError):
@@ -49,9 +52,8 @@ def is_of_dead_worker(error: BaseException) -> bool:
 
 def _end(message: str) -> None:
     """Ends the script with the message on one line."""
-    print(
-        "Error:", *(line.strip() for line in message.splitlines()), file=sys.stderr
-    )  # those of YAML have several lines
+    shown = HIDDEN.sub(lambda found: ascii(found[0])[1:-1], message.replace("\r", "\n"))
+    print("Error:", *(line.strip() for line in shown.splitlines()), file=sys.stderr)  # those of YAML have several lines
     sys.exit(1)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ImageFont, features
 
-from utils.log import LOGGER
+from utils.log import LOGGER, visible_name
 
 # Parts of file names, lower case, of fonts that people read well on screens. Where none of them is there or has the
 # letters, the first that has them is taken.
@@ -48,6 +48,7 @@ def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
 def drawable_names(names: Mapping[int, str]) -> dict[int, str]:
     """Class names as pictures show them: where no font here has the letters of a name, the number of its class. Then
     the log has a warning, once."""
+    names = {number: visible_name(name) for number, name in names.items()}
     lacking = tuple(name for name in names.values() if not name.isascii() and face_of(name) is None)
     if lacking:
         _warn_once(lacking)

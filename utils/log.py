@@ -2,11 +2,28 @@
 
 import logging
 import os
+import re
 import sys
 from typing import TextIO
 
 COLOURS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m"}  # yellow, red
 RESET = "\033[0m"
+LONGEST_NAME = 200  # characters of a class name that people see
+# What a terminal obeys or turns round instead of showing it: control characters but tab and line feed, marks of
+# direction, separators of lines, and halves of letters, which no file can hold.
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """The text with what a terminal would obey written as Python writes it: \\x1b[31m. Class names and file names come
+    from strangers."""
+    return HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def visible_name(name: str) -> str:
+    """A class name as the log and pictures show it: visible, on one line, shortened to LONGEST_NAME characters."""
+    shown = visible(name[: LONGEST_NAME + 1]).replace("\n", "\\n").replace("\t", "\\t")
+    return shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 3]}..."
 
 
 class _ByLevel(logging.Formatter):
@@ -14,7 +31,7 @@ class _ByLevel(logging.Formatter):
     (not with the environment variable NO_COLOR, nor in files and pipes)."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = visible(super().format(record))
         if record.levelno < logging.WARNING:
             return text
         level = f"{record.levelname}:"

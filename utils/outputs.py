@@ -24,12 +24,14 @@ from utils.errors import InputError
 from utils.files import atomic_write
 from utils.frames import Frame
 from utils.label_files import IMAGE_SUFFIXES
-from utils.log import LOGGER
+from utils.log import HIDDEN, LOGGER
 from utils.surviving import survives
 from utils.video import VideoSink, usable_fps
 
 WRITABLE = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # what OpenCV encodes; others become .jpg
 CSV_HEADER = ("Image Name", "Prediction", "Confidence", "Frame", "x1", "y1", "x2", "y2")
+LONGEST_FOLDER = 200  # bytes of a class's folder: file systems take 255
+DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # Windows opens these, not a folder
 JSON_END = b"\n]\n"
 SCREEN_WH = (1280, 800)  # px; larger pictures are shown smaller, in windows of this size at most
 
@@ -147,9 +149,12 @@ def _without_number(stem: str) -> str:
 
 
 def safe_file_name(name: str) -> str:
-    """A class name as the name of a directory: separators, control characters and what else file systems refuse become
-    `_`. Names come from checkpoints, so they could otherwise lead out of the run directory."""
-    return re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).strip(". ") or "_"
+    """A class name as the name of a directory: without separators, control characters and what else file systems
+    refuse, and no longer than they take. Names come from checkpoints: without this one could lead out of the run
+    directory."""
+    safe = HIDDEN.sub("_", re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name[:LONGEST_FOLDER]))
+    safe = safe.encode()[:LONGEST_FOLDER].decode(errors="ignore").strip(". ") or "_"
+    return f"{safe}_" if DEVICES.fullmatch(safe) else safe
 
 
 def write_image(file: Path, image: np.ndarray) -> Path:
@@ -286,7 +291,7 @@ class CsvSink:
 
     def __init__(self, file: Path, names: Mapping[int, str]) -> None:
         self.names = names
-        self._stream = open(file, "w", encoding="utf-8", newline="")  # noqa: SIM115  (closed by close())
+        self._stream = open(file, "w", encoding="utf-8", errors="backslashreplace", newline="")  # noqa: SIM115  (closed by close())
         self._writer = csv.writer(self._stream)
         self._writer.writerow(CSV_HEADER)
 

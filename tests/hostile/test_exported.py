@@ -176,7 +176,7 @@ def test_any_value_of_any_key(key, ground):
             texts = {key: json.dumps(value)}
             for read in (
                 lambda value=value: from_values({key: value}, Path("f")),
-                lambda: from_texts(texts, Path("f")),
+                lambda texts=texts: from_texts(texts, Path("f")),
             ):
                 try:
                     told.append(type(read()).__name__)
