@@ -1,7 +1,7 @@
 # make demo   install, train a dynamic YOLOv5 on handwritten digits, validate it, draw its detections
 # make bench  measure training, loader, detection and start-up (docs/speed.md)
 # make test   install, lint, all tests            make test-fast   without the slow ones
-# make soak   load for a quarter of an hour, memory watched     make coverage   what the tests reach, with branches
+# make soak   load for half an hour, memory watched     make coverage   what the tests reach, with branches
 # make audit  looks up the tested versions in a database of known vulnerabilities (docs/reliability.md)
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -50,7 +50,7 @@ soak: .venv/dev
 	$(BIN)/python -m pytest -q -n 0 -s -m soak tests/soak
 
 coverage: .venv/dev
-	$(BIN)/python -m pytest -q -n 2 -m "not openvino and not soak" --cov --cov-report=
+	$(BIN)/python -m pytest -q -n 2 -m "not openvino and not soak" -k "not help_is_instant" --cov --cov-report=
 	$(BIN)/python -m pytest -q -n 2 -m openvino --cov --cov-append --cov-report=
 	$(BIN)/python -m coverage report --fail-under=90
 
