@@ -76,6 +76,7 @@ def train_batch(state: TrainState, batch: Batch, step: int) -> Tensor:
     average_(statistics)  # each rank has seen its own share of the batch; backward needed them as they were
     state.progress.losses += parts.cpu()
     if state.accumulated(step):  # counts across epochs
+        state.progress.last_step = step
         optimizer_step(state)
     return images
 

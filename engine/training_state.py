@@ -140,11 +140,8 @@ class TrainState:
         return self.saved_at == self.progress.position
 
     def accumulated(self, step: int) -> bool:
-        """Whether enough batches are gathered for an optimizer step after `step`; counts across epochs."""
-        if step - self.progress.last_step < self.schedule.at(step).accumulate:
-            return False
-        self.progress.last_step = step
-        return True
+        """Whether, after batch `step` of all epochs, gradients of enough batches are gathered for an optimizer step."""
+        return step - self.progress.last_step >= self.schedule.at(step).accumulate
 
     def pending_gradients(self) -> dict[str, Tensor]:
         """Gradients, by parameter name, that no optimizer step has used yet."""
