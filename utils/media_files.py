@@ -1,7 +1,11 @@
 """Image and video files here: which of them a path, directory, pattern or list means, and their frames. Not for files
 on the web (utils/web_files.py), streams or the screen."""
 
-from collections.abc import Iterator
+import contextlib
+import fnmatch
+import os
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from utils.errors import InputError
@@ -13,6 +17,8 @@ from utils.log import LOGGER
 from utils.video import VIDEO_SUFFIXES, read_video
 
 GLOB_SIGNS = set("*?[")
+LONGEST_SOURCE, LONGEST_PART = LONGEST_PATH, 255  # characters of a path or pattern, and of a name in it
+TOLD_EVERY_S = 10  # seconds, of a long search
 LIST_SUFFIXES = (".txt", ".streams")
 LONGEST_TOLD = 100  # characters of a line that is no path
 LOOKED_FOR = f"images ({' '.join(IMAGE_SUFFIXES)}) and videos ({' '.join(VIDEO_SUFFIXES)})"
@@ -64,6 +70,8 @@ def find_media(source: str | Path) -> list[Path]:
     if not str(source).strip():
         raise InputError(f"--source: expected {LOOKED_FOR}, got nothing")
     path = Path(source).expanduser()
+    if len(str(path)) > LONGEST_SOURCE or any(len(part) > LONGEST_PART for part in path.parts):
+        raise InputError(f"--source: expected a path that can exist, got {len(str(path))} letters: {str(path)[:60]}...")
     if path.is_dir():
         return _media_in(path)
     if path.is_file():
@@ -126,20 +134,80 @@ def _media_in(directory: Path) -> list[Path]:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    """The images and videos that match. Leading parts of the pattern that exist as they are written count as names, not
-    as patterns: directories with brackets in their names can be used."""
+    """Files that match; the leading parts that exist as they stand are no pattern, whatever brackets they have."""
     literal = Path(pattern.anchor)
     parts = list(pattern.parts[1:] if pattern.anchor else pattern.parts)
     while parts and (literal / parts[0]).exists():
         literal /= parts.pop(0)
-    matches = list(literal.glob(str(Path(*parts))))
-    found = sorted(path for path in matches if is_media(path) and path.is_file())
+    others, found, search = 0, set(), _Search(pattern)
+    for path in search.matches(literal, parts):
+        if is_media(path) and path.is_file():
+            found.add(path)
+        else:
+            others += 1
     if not found:
-        told = f"{len(matches)} other paths match" if matches else "nothing matches"
+        told, shown = f"{others} other paths match" if others else "nothing matches", str(pattern)[:300]
         raise InputError(
-            f"--source: looked for {LOOKED_FOR} matching {pattern}{_in_working_directory(pattern)}, and {told}"
+            f"--source: looked for {LOOKED_FOR} matching {shown}{_in_working_directory(pattern)}, and {told}"
         )
-    return found
+    return sorted(found)
+
+
+class _Search:
+    """A walk through what a pattern means. It keeps no more than the folders that are still to be looked into, passes
+    over what cannot be read or vanishes meanwhile, follows no link to a folder in `**`, and tells every TOLD_EVERY_S
+    seconds how far it is: a pattern may mean a whole disk."""
+
+    def __init__(self, pattern: Path) -> None:
+        self.pattern = pattern
+        self.seen = 0
+        self._told = time.monotonic()
+
+    def matches(self, folder: Path, parts: list[str]) -> Iterator[Path]:
+        """Paths in the folder that match the parts of a pattern. A `**` at the end means all files below."""
+        part, rest = parts[0], parts[1:]
+        if part == "**":
+            for below in self._folders(folder):
+                yield from self.matches(below, rest or ["*"])
+            return
+        is_pattern = bool(set(part) & GLOB_SIGNS)
+        names = (entry.name for entry in self._entries(folder)) if is_pattern else iter([part])
+        for path in (folder / name for name in names if not is_pattern or fnmatch.fnmatch(name, part)):
+            if rest and _is(os.path.isdir, path):
+                yield from self.matches(path, rest)
+            elif not rest and (is_pattern or _is(os.path.lexists, path)):
+                yield path
+
+    def _folders(self, top: Path) -> Iterator[Path]:
+        """The folder and all below it, links left out."""
+        waiting = [top]
+        while waiting:
+            folder = waiting.pop()
+            yield folder
+            waiting.extend(folder / entry.name for entry in self._entries(folder) if _is_folder(entry))
+
+    def _entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
+        with contextlib.suppress(OSError, ValueError), os.scandir(folder) as entries:
+            for entry in entries:
+                self.seen += 1
+                if time.monotonic() - self._told > TOLD_EVERY_S:
+                    self._told = time.monotonic()
+                    LOGGER.info(f"--source: {self.seen} names seen so far for {self.pattern}; Ctrl+C ends the search")
+                yield entry
+
+
+def _is(test: Callable[[Path], bool], path: Path) -> bool:
+    try:
+        return test(path)
+    except ValueError:  # a NUL in the pattern
+        return False
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
 
 
 def _from_list(list_file: Path) -> list[Path]:
