@@ -135,8 +135,8 @@ def _value(text: Any, key: str, file: Path) -> Any:
 
 
 def _is_literal(text: str) -> bool:
-    """Whether a text is made of brackets, numbers, True, False, None and quoted texts alone, and of no more of them than
-    names need: Python takes minutes to read an f-string that nobody would write."""
+    """Whether a text is made of brackets, numbers, True, False, None and quoted texts alone, and of no more of them
+    than names need: Python takes minutes to read an f-string that nobody would write."""
     if text.count(",") > MOST_CLASSES:
         return False
     place = 0

@@ -1,5 +1,6 @@
 """The pairs of texts, the image size and the names of files with weights in an ONNX file, read without the packages
-onnx and onnxruntime: OpenCV runs such files, but does not show these. Not for what the texts mean: models/export_metadata.py."""
+onnx and onnxruntime: OpenCV runs such files, but does not show these. Not for what the texts mean:
+models/export_metadata.py."""
 
 import os
 from collections.abc import Iterator
