@@ -59,8 +59,9 @@ UNPLACED = {
     ("utils/datasets.py", "expected readable pictures"): "ends with the error of the last picture, which names it",
     ("utils/distributed.py", "rank "): "passes on the message of another process",
 }
-# A signal has no message, NotImplementedError is our own mistake, the service answers a request and names its field.
-OTHERS = ("StoppedBySignal", "NotImplementedError", "ServiceError", "_broken", "_no_picture")
+# A signal has no message, NotImplementedError is our own mistake, the service answers a request and names its field,
+# argparse puts the flag before the words of an ArgumentError.
+OTHERS = ("StoppedBySignal", "NotImplementedError", "ServiceError", "_broken", "_no_picture", "ArgumentError")
 
 
 def raised(tree: ast.AST) -> Iterator[tuple[ast.Call, str, str, str]]:
