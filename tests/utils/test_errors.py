@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from utils.errors import readable_errors
+from utils.errors import InputError, readable_errors
 
 
 @pytest.fixture
@@ -34,3 +34,44 @@ def test_a_librarys_thread_that_is_refused_a_file_is_told_of_in_one_sentence(hoo
     assert told in err
     assert ("Traceback" in err) == is_bug
     assert is_bug or len(err.splitlines()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (None, None, ""),
+        (InputError("--imgsz: 0 is too small"), 1, "Error: --imgsz: 0 is too small\n"),
+        (InputError("a.yaml:\n  line 2"), 1, "Error: a.yaml: line 2\n"),
+        (InputError("class \x1b[31mred"), 1, "Error: class \\x1b[31mred\n"),
+        (PermissionError(13, "Permission denied", "runs"), 1, "Error: [Errno 13] Permission denied: 'runs'\n"),
+        (MemoryError(), 1, "Error: out of memory: try a smaller --imgsz, "),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+            1,
+            "Error: out of memory: try a smaller --imgsz, ",
+        ),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), 1, "try --workers 0"),
+        (KeyboardInterrupt(), 130, "Interrupted.\n"),
+    ],
+)
+def test_what_is_no_bug_ends_a_script_in_one_line(hooks, capsys, error, code, told):
+    def script() -> None:
+        with readable_errors():
+            if error is not None:
+                raise error
+
+    if code is None:
+        script()
+    else:
+        with pytest.raises(SystemExit) as ended:
+            script()
+        assert ended.value.code == code
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == (code is not None)
+
+
+@pytest.mark.parametrize("bug", [RuntimeError("shapes cannot be multiplied"), KeyError("a")])
+def test_a_bug_keeps_its_traceback(hooks, bug):
+    with pytest.raises(type(bug)), readable_errors():
+        raise bug
