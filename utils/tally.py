@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from utils.coco import CocoScore
@@ -16,6 +17,7 @@ from utils.metrics import AveragePrecision, ConfusionMatrix, ap_per_class, match
 from utils.speed import Speed, StageTimers
 
 IOU_THRESHOLDS = torch.linspace(0.5, 0.95, 10)  # mAP50-95 is the mean over these
+BLOCK_ROWS = 65_536
 COLUMNS = ("Class", "Images", "Labels", "P", "R", "mAP@.5", "mAP@.5:.95")
 
 
@@ -62,36 +64,63 @@ class ImageResult:
     labels: Tensor
 
 
+class Rows:
+    """Rows of one width and type, of any number, that come a few at a time. They are kept in large blocks: as an array
+    an image they took twice their bytes."""
+
+    def __init__(self, width: int, dtype: DTypeLike) -> None:
+        self._blocks = [np.empty((0, width), dtype)]
+        self._room = 0  # free rows at the end of the last block
+
+    def extend(self, rows: np.ndarray) -> None:
+        """Appends a copy of rows (n, width)."""
+        while len(rows):
+            if not self._room:
+                self._blocks.append(np.empty((BLOCK_ROWS, rows.shape[1]), self._blocks[0].dtype))
+                self._room = BLOCK_ROWS
+            start = BLOCK_ROWS - self._room
+            taken = min(len(rows), self._room)
+            self._blocks[-1][start : start + taken] = rows[:taken]
+            self._room -= taken
+            rows = rows[taken:]
+
+    def array(self) -> np.ndarray:
+        """All rows, (n, width), as a copy."""
+        rows = np.concatenate(self._blocks)
+        return rows[: len(rows) - self._room]
+
+
 class Tally:
     """Collects the matches of all images, for metrics and charts. pictures: also what the confusion matrix needs."""
 
     def __init__(self, nc: int, *, pictures: bool = False) -> None:
         self.confusion = ConfusionMatrix(nc) if pictures else None
-        self.correct: list[Tensor] = []  # (n, 10) bool an image
-        self.scores: list[Tensor] = []  # (n, 2) [confidence, class] an image
-        self.classes: list[Tensor] = []  # (m,) of the labels of an image
+        self.images = 0
+        self.correct = Rows(len(IOU_THRESHOLDS), bool)  # a row a detection
+        self.scores = Rows(2, np.float32)  # [confidence, class] of each detection
+        self.classes = Rows(1, np.float32)  # of each label
 
     def add(self, result: ImageResult) -> None:
         """Matches one image's detections with its labels."""
-        self.correct.append(match_detections(result.detections, result.labels, IOU_THRESHOLDS))
-        self.scores.append(result.detections[:, 4:].clone())  # a view would keep the boxes of all images
-        self.classes.append(result.labels[:, 0].clone())
+        self.images += 1
+        self.correct.extend(match_detections(result.detections, result.labels, IOU_THRESHOLDS).numpy())
+        self.scores.extend(result.detections[:, 4:].numpy())
+        self.classes.extend(result.labels[:, :1].numpy())
         if self.confusion:
             self.confusion.update(result.detections, result.labels)
 
     def average_precision(self) -> AveragePrecision:
         """The scores of each class over all images so far."""
-        scores = torch.cat([torch.zeros(0, 2), *self.scores]).numpy()
-        correct = torch.cat([torch.zeros(0, len(IOU_THRESHOLDS), dtype=torch.bool), *self.correct]).numpy()
-        return ap_per_class(correct, scores[:, 0], scores[:, 1], self.label_classes())
+        confidence, classes = self.scores.array().T
+        return ap_per_class(self.correct.array(), confidence, classes, self.label_classes())
 
     def label_classes(self) -> np.ndarray:
         """Class ids (m,) of all labels so far."""
-        return torch.cat([torch.zeros(0), *self.classes]).numpy().astype(int)
+        return self.classes.array()[:, 0].astype(int)
 
     def metrics(self, names: Mapping[int, str], *, loss: Tensor, timers: StageTimers) -> Metrics:
         """The result over all images so far. loss (3,) and the timers' means become part of it."""
-        scores, images = self.average_precision(), len(self.correct)
+        scores = self.average_precision()
         counts = np.bincount(self.label_classes(), minlength=len(names))
         columns = (scores.classes, scores.precision, scores.recall, scores.ap[:, 0], scores.ap.mean(1))
         per_class = tuple(
@@ -108,8 +137,8 @@ class Tally:
             per_class=per_class,
             maps=maps,
             loss=tuple(loss.tolist()),
-            speed_ms=timers.mean_ms(images),
-            images=images,
+            speed_ms=timers.mean_ms(self.images),
+            images=self.images,
             labels=int(counts.sum()),
         )
 
