@@ -1,6 +1,7 @@
 """--evolve: trainings one after another, each with other hyperparameters, in a study that can be continued and shared.
 Not for how values are drawn (utils/study.py) nor for the ranges (utils/evolution.py)."""
 
+import gc
 import shlex
 import shutil
 from argparse import Namespace
@@ -27,18 +28,23 @@ from utils.evolution import METRICS, Range, best_of, drawn_hyp, search_space, wr
 from utils.evolution_plots import plot_evolution
 from utils.files import atomic_write, increment_path, newest_run
 from utils.hyp import Hyp, load_hyp, save_hyp
+from utils.kept_results import KeptResult, keep, tell_kept
 from utils.log import LOGGER
 from utils.metrics import fitness
 from utils.plain_yaml import read_yaml
 from utils.study import (
     RESULT,
+    DatabaseFault,
     agree_on,
+    answering,
     draw,
+    next_trial,
     open_study,
     put_back,
     readable,
     require_optuna,
     results,
+    signs_of_life,
     sqlite_url,
     without_password,
 )
@@ -75,6 +81,11 @@ class Search:
     callbacks: Callbacks  # the caller's listeners, which hear every trial
     storage: str  # --evolve-storage without its password; empty: an SQLite file in the directory
 
+    @property
+    def url(self) -> str:
+        """Of the study's database, with its password."""
+        return self.opt.evolve_storage or sqlite_url(self.directory / DATABASE)
+
 
 def evolve(opt: Namespace, callbacks: Callbacks | None = None) -> Hyp | None:
     """Makes `opt.evolve` trials in a new study, or in that of the directory which --resume or --exist-ok names. Returns
@@ -82,7 +93,8 @@ def evolve(opt: Namespace, callbacks: Callbacks | None = None) -> Hyp | None:
 
     Differs from v6.1: TPE and pruning by the median instead of mutations of the best; a trial is validated at each
     epoch and judged by its best one; it leaves no weights behind; the study can be shared by several processes.
-    Raises InputError where input cannot be used, and with that of a trial that ends so.
+    Raises InputError where input cannot be used, with that of a trial that ends so, and where the study's database
+    fails: a trial that has ended by then is kept in its directory, and told to the study by the next call.
     """
     require_optuna()
     if world_size() > 1:
@@ -93,16 +105,16 @@ def evolve(opt: Namespace, callbacks: Callbacks | None = None) -> Hyp | None:
     search = prepare_search(opt, callbacks or Callbacks())
     study = begin_study(search)
     try:
-        study.optimize(
-            lambda trial: run_trial(search, study, trial),
-            n_trials=search.opt.evolve,
-            callbacks=[lambda study, _: write_results(search, study)],
-            gc_after_trial=True,
-        )
+        with answering(search.url):
+            for _ in range(search.opt.evolve):
+                make_trial(search, study)
+                write_results(search, study)
+            return tell_best(search, study)
     except KeyboardInterrupt:
         LOGGER.info(f"\nThe study is kept; to go on with it: {resume_command(search)}")
         raise
-    return tell_best(search, study)
+    except DatabaseFault as fault:
+        raise InputError(f"{fault}; to go on once that is mended: {resume_command(search)}") from fault
 
 
 # -------------------------------------------------------------------------------------------------------------- options
@@ -138,6 +150,8 @@ def resumed_options(opt: Namespace) -> Namespace:
     if storage != saved["evolve_storage"]:
         lies_in = saved["evolve_storage"] or directory / DATABASE
         raise InputError(f"--resume: the study lies in {lies_in}, got --evolve-storage {storage!r}")
+    if not storage:
+        _check_there(directory / DATABASE)
     hyp = str((directory / "hyp.yaml").resolve())
     own = {"hyp": hyp, "save_dir": str(directory), "evolve_storage": opt.evolve_storage}
     return Namespace(**{**saved, **kept, **own, "given": opt.given, "resume": opt.resume})
@@ -154,10 +168,19 @@ def _resumed_directory(resume: str | bool) -> Path:
     found = newest_run("runs", DATABASE) if isinstance(resume, bool) else Path(resume)
     if found is None:
         raise InputError(f"--evolve --resume: no {DATABASE} was found below runs/; give a directory")
-    directory = found if found.is_dir() else found.parent
+    directory = found.parent if found.is_file() or found.name == DATABASE else found
     if not (directory / "opt.yaml").is_file() or (directory / "weights").exists():
         raise InputError(f"--evolve --resume: the directory of an earlier --evolve was expected, got {found}")
     return directory
+
+
+def _check_there(file: Path) -> None:
+    """Raises InputError where a study's SQLite file is gone: a new one would begin, over the tables of the old one."""
+    if not file.is_file() or not file.stat().st_size:
+        raise InputError(
+            f"--evolve --resume: the study's database {file} is gone or empty: put it back from a copy, or search anew "
+            "under another --name"
+        )
 
 
 def is_dynamic(opt: Namespace) -> bool:
@@ -200,51 +223,90 @@ def resume_command(search: Search) -> str:
 def begin_study(search: Search) -> "Study":
     """Opens the study; its first trial will be the hyperparameters given. Writes opt.yaml and hyp.yaml where they are
     new."""
-    opt, directory = search.opt, search.directory
-    url = opt.evolve_storage or sqlite_url(directory / DATABASE)
+    opt, directory, url = search.opt, search.directory, search.url
     study = open_study(url, opt.name if opt.evolve_storage else "evolve", seed=opt.seed, warmup=opt.epochs // 3)
     with readable(url):
         agree_on(study, settings(search), str(directory))
-        results(study, search.start)
+        tell_kept(study, directory, search.start, space=search.space, url=url)
+        finished = results(study, search.start)
+        study.enqueue_trial({name: getattr(search.start, name) for name in search.space}, skip_if_exists=True)
     if not (directory / "opt.yaml").exists():
         save_hyp(search.start, directory / "hyp.yaml")
         options = {**vars(opt), "evolve_storage": search.storage}
         with atomic_write(directory / "opt.yaml") as stream:
             stream.write(yaml.safe_dump(options, sort_keys=False).encode())
-    study.enqueue_trial({name: getattr(search.start, name) for name in search.space}, skip_if_exists=True)
     LOGGER.info(
-        f"Study in {directory}: {len(results(study, search.start))} trials so far, {opt.evolve} more; varied are "
-        f"{', '.join(search.space)}"
+        f"Study in {directory}: {len(finished)} trials so far, {opt.evolve} more; varied are {', '.join(search.space)}"
     )
     return study
 
 
-def run_trial(search: Search, study: "Study", trial: "Trial") -> float:
-    """One training; its fitness. Raises optuna's TrialPruned where it was ended early. Interrupted, or with input that
-    cannot be used, it is put back into the queue."""
-    from optuna import TrialPruned
-
+def make_trial(search: Search, study: "Study") -> None:
+    """One trial: asked for, trained and told. Raises DatabaseFault where the study's database fails; its result is kept
+    then. Interrupted, or with input that cannot be used, it is put back into the queue."""
+    with readable(search.url):
+        trial = next_trial(study)
     directory = search.directory / f"trial{trial.number}"
+    with signs_of_life(trial, search.url):
+        try:
+            watch = run_trial(search, trial, directory)
+        except DatabaseFault:
+            raise
+        except BaseException as error:
+            give_up(search, study, trial, again=isinstance(error, KeyboardInterrupt | InputError))
+            raise
+    try:
+        tell_result(study, trial, watch)
+    except DatabaseFault as fault:
+        told = f"trial {trial.number} has ended with fitness {watch.fitness:.4g}"
+        if keep(KeptResult(trial.number, dict(trial.params), watch.result(), watch.scores), directory):
+            raise DatabaseFault(f"{fault}; {told}, which is kept in {directory} and told to the study then") from fault
+        raise DatabaseFault(f"{fault}; {told}, its figures stand in {directory / 'results.csv'} alone") from fault
+    gc.collect()
+
+
+def run_trial(search: Search, trial: "Trial", directory: Path) -> "TrialWatch":
+    """One training in that directory; what it reached."""
     directory.mkdir(exist_ok=True)
-    with readable(search.storage or str(search.directory / DATABASE)):
+    with readable(search.url):
         hyp = drawn_hyp(search.start, draw(trial, search.space))
     save_hyp(hyp, directory / "hyp.yaml")
     LOGGER.info(f"\nTrial {trial.number} in {directory}")
-    watch = TrialWatch(trial, search.opt.epochs, search.callbacks.for_one_run())
+    watch = TrialWatch(trial, search.opt.epochs, search.callbacks.for_one_run(), search.url)
     try:
         train(trial_options(search, directory), watch.callbacks)
     except TrainingDiverged as error:
         LOGGER.warning(f"Trial {trial.number} counts as fitness 0: {error}")
         watch.state, watch.fitness = "diverged", 0.0
-    except (KeyboardInterrupt, InputError):
-        put_back(study, study.trials[trial.number])
-        raise
     finally:
         shutil.rmtree(directory / "weights", ignore_errors=True)
-    trial.set_user_attr(RESULT, watch.result())
-    if watch.state == "pruned":
-        raise TrialPruned
-    return watch.fitness
+    return watch
+
+
+def tell_result(study: "Study", trial: "Trial", watch: "TrialWatch") -> None:
+    """Tells the study how a trial ended. Raises DatabaseFault."""
+    from optuna.trial import TrialState
+
+    with answering(watch.url):
+        watch.report()
+        trial.set_user_attr(RESULT, watch.result())
+        if watch.state == "pruned":
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, watch.fitness)
+
+
+def give_up(search: Search, study: "Study", trial: "Trial", *, again: bool) -> None:
+    """Tells the study that a trial failed, and queues it `again`; a database that does not answer is only told."""
+    from optuna.trial import TrialState
+
+    try:
+        with answering(search.url):
+            if again:
+                put_back(study, study.trials[trial.number])
+            study.tell(trial, state=TrialState.FAIL)
+    except DatabaseFault as fault:
+        LOGGER.warning(f"Trial {trial.number} is not put back: {fault}")
 
 
 def trial_options(search: Search, directory: Path) -> Namespace:
@@ -257,24 +319,43 @@ def trial_options(search: Search, directory: Path) -> Namespace:
 class TrialWatch:
     """Listens to a trial's training: keeps the figures of its best epoch and ends it where the study asks for that."""
 
-    def __init__(self, trial: "Trial", epochs: int, callbacks: Callbacks) -> None:
-        self.trial, self.last = trial, epochs - 1
+    def __init__(self, trial: "Trial", epochs: int, callbacks: Callbacks, url: str) -> None:
+        self.trial, self.last, self.url = trial, epochs - 1, url
+        self.scores: dict[int, float] = {}  # of each epoch that was validated
+        self.reported: set[int] = set()  # epochs of which the study has heard
+        self.is_heard = True  # False once the study's database has failed: asked again at the end alone
         self.state, self.epochs, self.fitness = "complete", 0, -1.0
         self.metrics = dict.fromkeys(METRICS, 0.0)
         self.callbacks = callbacks
         self.callbacks.register_all(self)
 
     def on_fit_epoch_end(self, epoch: int, values: Mapping[str, float], **_: Any) -> None:
-        """Reports the epoch's fitness to the study."""
+        """Reports the epoch's fitness to the study. One whose database fails does not end the training."""
         metrics = {name: float(values[name]) for name in METRICS}
         score = fitness(*(metrics[name] for name in METRICS[:4]))
         self.epochs = epoch + 1
+        self.scores[epoch] = score
         if score > self.fitness:
             self.fitness, self.metrics = score, metrics
-        self.trial.report(score, epoch)
-        if epoch < self.last and self.trial.should_prune():
+        if not self.is_heard:
+            return
+        try:
+            with answering(self.url):
+                self.report()
+                should_end = epoch < self.last and self.trial.should_prune()
+        except DatabaseFault as fault:
+            self.is_heard = False
+            LOGGER.warning(f"Trial {self.trial.number} goes on and is not pruned any more: {fault}")
+            return
+        if should_end:
             self.state, self.callbacks.stop_training = "pruned", True
             LOGGER.info(f"Trial {self.trial.number} is pruned: its best epoch is worse than those of most trials")
+
+    def report(self) -> None:
+        """Reports what the study has not heard yet."""
+        for epoch in sorted(self.scores.keys() - self.reported):
+            self.trial.report(self.scores[epoch], epoch)
+            self.reported.add(epoch)
 
     def result(self) -> dict[str, Any]:
         """What the study keeps of it: the arguments of TrialResult, without its number and hyperparameters."""

@@ -50,7 +50,7 @@ BUILDING = {
         "utils/plots utils/data_config utils/datasets utils/attention_plots utils/loggers utils/web_files "
         "utils/detections"
     ),
-    5: "models/common models/unfuse utils/sources",
+    5: "models/common models/unfuse utils/sources utils/kept_results",
     6: "models/yolo models/spread utils/dataloaders utils/tally",
     7: (
         "models/weights models/summary models/tta engine/pictures engine/inputs engine/attention_report "

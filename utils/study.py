@@ -1,10 +1,11 @@
 """The study of a search for hyperparameters: a database of trials that a process can come back to and that several can
 share, and the optuna objects around it. Not for what is searched, nor for training."""
 
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from utils.errors import InputError
 from utils.evolution import METRICS, Range, TrialResult, drawn_hyp
 from utils.hyp import Hyp
+from utils.log import LOGGER
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 HEARTBEAT_S = 10  # between two signs of life of a running trial
 GRACE_S = 120  # without one, after which its process is taken for dead
 LOCKED_S = 60  # that a process waits for another one's write to SQLite
+LARGEST_STUDY = 128 << 20  # bytes of an SQLite file that are in use; 1000 trials take 10 MB
 OPENING_PAUSES_S = (0.3, 0.6, 1.2, 0)  # before it is tried again: of processes that make one at once, one succeeds
 STARTUP_TRIALS = 10  # drawn at random before the sampler learns from them
 UNPRUNED_TRIALS = 5  # that must be complete before one is pruned
@@ -66,10 +69,12 @@ def without_password(url: str) -> str:
 def open_study(url: str, name: str, *, seed: int, warmup: int) -> "Study":
     """The study of that name in the database, made where it is not there; higher values are better. A trial whose
     process has died is put back into the queue by the next trial that starts after GRACE_S. No trial is pruned in its
-    first `warmup` epochs. Raises InputError where the database cannot be opened."""
+    first `warmup` epochs. Raises InputError where the database cannot be opened: at once, or, where it stays locked,
+    after LOCKED_S."""
     import optuna
     import sqlalchemy
 
+    begun = time.monotonic()
     for seconds in OPENING_PAUSES_S:
         try:
             return optuna.create_study(
@@ -82,35 +87,78 @@ def open_study(url: str, name: str, *, seed: int, warmup: int) -> "Study":
             )
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
             problem = error
+            if time.monotonic() - begun >= LOCKED_S:
+                break
             time.sleep(seconds)
         except UNREADABLE as error:
-            told = f"{type(error).__name__}: {_line(error)}"
-            raise InputError(f"the study in {without_password(url)} is damaged or none of --evolve: {told}") from error
-    raise InputError(f"the study's database {without_password(url)} cannot be opened: {_line(problem)}") from problem
+            raise _damaged(url, error) from error
+    raise InputError(
+        f"the study's database {_shown(url)} cannot be opened: {_reason(url, problem)}; nothing was changed: start "
+        "again once that is mended"
+    ) from problem
+
+
+# --------------------------------------------------------------------------------------------- what a database may fail
+class DatabaseFault(InputError):
+    """The study's database does not answer: locked for too long, not to be written, full, gone."""
+
+
+@contextmanager
+def answering(url: str) -> Iterator[None]:
+    """Raises DatabaseFault where the study's database fails inside."""
+    import optuna
+    import sqlalchemy
+
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        raise DatabaseFault(f"the study's database {_shown(url)} cannot be used: {_reason(url, error)}") from error
+
+
+@contextmanager
+def readable(url: str) -> Iterator[None]:
+    """Raises InputError where what is read of a study inside is not as ours: the database may be a stranger's; and
+    DatabaseFault where it does not answer."""
+    try:
+        with answering(url):
+            yield
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise _damaged(url, error) from error
+
+
+def _damaged(url: str, error: Exception) -> InputError:
+    told = f"{type(error).__name__}: {_line(error)}"
+    return InputError(f"the study in {_shown(url)} is damaged or none of --evolve: {told}")
 
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:LONGEST_REASON]
 
 
-@contextmanager
-def readable(url: str) -> Iterator[None]:
-    """Raises InputError where what is read of a study inside is not as ours: the database may be a stranger's."""
-    import optuna
+def _reason(url: str, error: Exception) -> str:
+    """What the driver said, without the words and the SQL that optuna and SQLAlchemy put around it."""
+    inner = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+    told, file = _line(inner), _file_of(url)
+    if file and not file.exists():
+        return f"the file is gone ({told})"
+    return f"{told} (another process holds it; waited {LOCKED_S} s)" if "is locked" in told else told
+
+
+def _shown(url: str) -> str:
+    """The path of an SQLite file, or the database URL without its password."""
+    return str(_file_of(url) or without_password(url))
+
+
+def _file_of(url: str) -> Path | None:
+    """The SQLite file that a database URL names as a plain path; None for other databases."""
     import sqlalchemy
 
-    try:
-        yield
-    except InputError:
-        raise
-    except (*UNREADABLE, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        told = f"{type(error).__name__}: {_line(error)}"
-        raise InputError(f"the study in {_shown(url)} is damaged or none of --evolve: {told}") from error
-
-
-def _shown(place: str) -> str:
-    """A database URL without its password, or the path of a file."""
-    return without_password(place) if "://" in place else place
+    parsed = sqlalchemy.make_url(url)
+    place = parsed.database or ":memory:"
+    is_plain = parsed.get_backend_name() == "sqlite" and place != ":memory:" and not place.startswith("file:")
+    return Path(place) if is_plain else None
 
 
 def _storage(url: str) -> "RDBStorage":
@@ -120,12 +168,46 @@ def _storage(url: str) -> "RDBStorage":
     is_file = url.startswith("sqlite:")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # of the heartbeat
-        return RDBStorage(
-            url,
+        storage = RDBStorage(
+            _existing(url),
             engine_kwargs={"connect_args": {"timeout": LOCKED_S}} if is_file else {"pool_pre_ping": True},
             heartbeat_interval=HEARTBEAT_S,
             grace_period=GRACE_S,
             heartbeat_stale_trial_callback=put_back,
+        )
+    if is_file:
+        _check_size(url, storage)
+    return storage
+
+
+def _existing(url: str) -> str:
+    """The URL of an SQLite file that SQLite does not make anew: one that is deleted in mid-search would come back
+    empty, and the search with it."""
+    import sqlalchemy
+
+    file = _file_of(url)
+    if file is None:
+        return url
+    if not file.exists():
+        with suppress(OSError):  # SQLite says why
+            file.touch()
+    parsed = sqlalchemy.make_url(url).set(database=file.resolve().as_uri())
+    return parsed.update_query_dict({"mode": "rw", "uri": "true"}).render_as_string(hide_password=False)
+
+
+def _check_size(url: str, storage: "RDBStorage") -> None:
+    """Raises InputError where an SQLite file holds more than LARGEST_STUDY: all of it would be read into memory."""
+    import sqlalchemy
+
+    with storage.engine.connect() as connection:
+        pages, free, size = (
+            connection.execute(sqlalchemy.text(f"PRAGMA {name}")).scalar_one()
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+    if (pages - free) * size > LARGEST_STUDY:
+        raise InputError(
+            f"the study's database {_shown(url)}: expected at most {LARGEST_STUDY >> 20} MB, got "
+            f"{(pages - free) * size >> 20} MB"
         )
 
 
@@ -179,6 +261,50 @@ def agree_on(study: "Study", settings: Mapping[str, Any], where: str) -> None:
         )
 
 
+def next_trial(study: "Study") -> "Trial":
+    """A new trial of this process, after those of processes that have died were put back into the queue."""
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.storages import fail_stale_trials
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Heartbeat of storage")  # signs_of_life gives it
+        fail_stale_trials(study)
+        study.set_user_attr(SETTINGS, study.user_attrs[SETTINGS])  # fails after LOCKED_S; ask() tries six times
+        return study.ask()
+
+
+@contextmanager
+def signs_of_life(trial: "Trial", url: str) -> Iterator[None]:
+    """Gives one every HEARTBEAT_S while the block runs. One that the database does not take is told once and costs
+    nothing but, after GRACE_S, a repetition by another process. Raises DatabaseFault where the first is not taken."""
+    storage: Any = trial.storage  # an RDBStorage behind optuna's cache
+    ended = threading.Event()
+    with answering(url):
+        trial_id = storage.get_trial_id_from_study_id_trial_number(
+            storage.get_study_id_from_name(trial.study.study_name), trial.number
+        )
+        storage.record_heartbeat(trial_id)
+
+    def beat() -> None:
+        told = False
+        while not ended.wait(HEARTBEAT_S):
+            try:
+                with answering(url):
+                    storage.record_heartbeat(trial_id)
+            except DatabaseFault as fault:
+                if not told:
+                    LOGGER.warning(f"Trial {trial.number} goes on without signs of life in the study: {fault}")
+                told = True
+
+    # a daemon, and not waited for: it may itself wait for a locked database
+    threading.Thread(target=beat, name="signs of life", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
 def draw(trial: "Trial", space: Mapping[str, Range]) -> dict[str, float]:
     """A value for each hyperparameter of the space."""
     return {name: trial.suggest_float(name, range_.low, range_.high, log=range_.log) for name, range_ in space.items()}
@@ -192,10 +318,10 @@ def put_back(study: "Study", trial: "FrozenTrial") -> None:
 def results(study: "Study", start: Hyp) -> list[TrialResult]:
     """The study's finished trials in their order, of all processes."""
     finished = (trial for trial in study.get_trials(deepcopy=False) if RESULT in trial.user_attrs)
-    return [_result(trial, start) for trial in finished if trial.state.is_finished()]
+    return [result_of(trial, start) for trial in finished if trial.state.is_finished()]
 
 
-def _result(trial: "FrozenTrial", start: Hyp) -> TrialResult:
+def result_of(trial: "FrozenTrial", start: Hyp) -> TrialResult:
     """What a trial reached. Raises InputError where the database has something else in its place."""
     try:
         told = trial.user_attrs[RESULT]
