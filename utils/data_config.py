@@ -15,6 +15,7 @@ from utils.data_archive import unpacked_yaml
 from utils.digits import make_digits
 from utils.errors import InputError
 from utils.files import ROOT, find_file
+from utils.label_files import told_search
 from utils.log import LOGGER
 from utils.plain_yaml import read_yaml
 
@@ -163,7 +164,8 @@ def _exists(path: Path) -> bool:
     """Whether there is something at the path, or at least one match where it is a pattern."""
     if path.exists() or not glob.has_magic(str(path)):
         return path.exists()
-    return any(True for _ in glob.iglob(str(path), recursive=True))  # noqa: PTH207 (the pattern holds the whole path)
+    with told_search(str(path)):
+        return any(True for _ in glob.iglob(str(path), recursive=True))  # noqa: PTH207 (the pattern is a whole path)
 
 
 def _places(file: Path, path: str) -> list[Path]:

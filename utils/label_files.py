@@ -3,7 +3,9 @@ of a whole set (utils/labels.py), nor for pixels (utils/images.py)."""
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +16,7 @@ from PIL import Image
 from utils.boxes import segments2boxes, xywh2xyxy
 from utils.errors import InputError
 from utils.findings import EMPTY, NO_LABELS, STANDARD, Finding
+from utils.log import LOGGER
 
 IMAGE_SUFFIXES = ("bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp")
 IMAGE_FORMATS = ("BMP", "DNG", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # as Pillow names the content, whatever the suffix
@@ -22,6 +25,7 @@ MOST_PIXELS = 2**30 // 6  # 179 million, from where on Pillow refuses too; decod
 LARGEST_LABELS = 2**24  # bytes of a label file: 400,000 boxes
 LONGEST_PATH = 4096  # characters
 LONGEST_TOLD = 200  # characters of a reason
+TOLD_EVERY_S = 10  # of a long search
 EXIF_ORIENTATION = 274
 QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 MOST_COLUMNS_OF_BOXES = 8  # one longer row makes a file one of polygons, as in v6.1
@@ -112,6 +116,22 @@ def _in_list_file(file: Path) -> list[str]:
     return [here + line[2:] if line.startswith("./") else line for line in lines if _is_image(line)]
 
 
+@contextmanager
+def told_search(pattern: str) -> Iterator[None]:
+    """Tells every TOLD_EVERY_S seconds that the block still looks for what matches: a pattern may mean a whole disk."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(TOLD_EVERY_S):
+            LOGGER.info(f"{pattern[:LONGEST_TOLD]}: still looking for images that match; Ctrl+C ends the search")
+
+    threading.Thread(target=tell, name="long search", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
 def _from_source(source: str) -> list[str]:
     path = Path(source)
     if path.is_dir():
@@ -119,7 +139,8 @@ def _from_source(source: str) -> list[str]:
     elif path.is_file():
         found = [source] if _is_image(source) else _in_list_file(path)
     elif glob.has_magic(source):
-        found = [name for name in glob.glob(source, recursive=True) if _is_image(name)]  # noqa: PTH207 (text, not Path)
+        with told_search(source):
+            found = [name for name in glob.iglob(source, recursive=True) if _is_image(name)]  # noqa: PTH207 (text)
     else:
         raise InputError(
             f"{source}: expected a directory of images, a list file or a pattern; nothing is there: "
