@@ -39,3 +39,10 @@ def test_each_promise_names_tests_that_exist(row):
     for file, function in named:
         assert (ROOT / file).is_file(), f"{file} is not there, named for: {row[0]}"
         assert not function or function in functions(ROOT / file), f"{file} has no {function}, named for: {row[0]}"
+
+
+def test_each_test_of_the_soak_holds_a_promise():
+    """They run apart from `make test`: the page is where one looks whether they have."""
+    soak = ROOT / "tests" / "soak" / "test_soak.py"
+    named = {function for row in rows() for file, function in TEST.findall(row[1]) if ROOT / file == soak}
+    assert {name for name in functions(soak) if name.startswith("test_")} == named
