@@ -48,7 +48,7 @@ def _add_limits(add: Add) -> None:
     add("--max-mb", type=float, default=32, help="megabytes of a request (default: 32)")
     add("--max-megapixels", type=float, default=50, help="millions of pixels of a picture (default: 50)")
     add("--max-queue", type=int, default=128, help="pictures that wait for a model (default: 128)")
-    add("--timeout", type=float, default=30, help="seconds for an upload, and again for its answer (default: 30)")
+    add("--timeout", type=float, default=30, help="seconds each for upload, decoding and model (default: 30)")
 
 
 GROUPS: dict[str, Callable[[Add], None]] = {

@@ -103,6 +103,8 @@ class Batcher(Generic[Job, Answer]):
         now = time.perf_counter()
         try:
             answers = self._answer([item.job for item in batch], [now - item.since for item in batch])
+            if len(answers) != len(batch):
+                raise RuntimeError(f"{len(batch)} answers of a batch were expected, got {len(answers)}")
         except Exception as error:  # of whatever runtime: whoever waits for it gets it, and the thread goes on
             if len(batch) == 1:
                 batch[0].future.set_exception(error)

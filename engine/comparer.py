@@ -32,7 +32,7 @@ from utils.bootstrap import Differences, ImageMatches, draw_counts, paired_diffe
 from utils.callbacks import Callbacks
 from utils.compare_plots import plot_comparison
 from utils.comparison import Comparison, Measured, model_names, save_csv, sentences, signed_interval, table, verdict
-from utils.data_config import DataConfig, load_data_config
+from utils.data_config import DataConfig, load_data_config, need_splits
 from utils.dataloaders import Loader
 from utils.errors import InputError
 from utils.files import increment_path
@@ -59,6 +59,7 @@ def run(opt: Namespace) -> Comparison:
     device = select_device(opt.device)
     backends = [load_backend(file, device, half=opt.half, augment=opt.augment, dnn=opt.dnn) for file in weights]
     data = load_data_config(opt.data or trained_on(backends[0], weights[0]) or DEFAULT_DATA)
+    need_splits(data, SPLIT)
     opt = with_single_cls(Namespace(**{**vars(opt), "task": SPLIT}), list(zip(weights, backends, strict=True)), data)
     subjects = [
         Subject(file, backend, data, common_names(backend, data, weights=file, single_cls=opt.single_cls), opt)

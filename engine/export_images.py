@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.inputs import data_of_run
 from utils.augmentations import letterbox
-from utils.data_config import DataConfig, load_data_config
+from utils.data_config import DataConfig, load_data_config, need_splits
 from utils.errors import InputError
 from utils.files import ROOT
 from utils.images import read_image
@@ -40,10 +40,17 @@ def known_data(given: str | Path | None, trained_with: Mapping[str, Any], weight
         return None
 
 
+def _first_of(data: DataConfig, *splits: str) -> tuple[Path, ...]:
+    """The paths of the first of the splits that the data YAML has. Raises InputError where they are not there."""
+    split = next(split for split in splits if getattr(data, split))
+    need_splits(data, split)
+    return getattr(data, split)
+
+
 def images_to_compare(data: DataConfig | None) -> list[np.ndarray]:
     """Images of the validation split, else the shipped ones: uint8 (H, W, 3), BGR. Raises InputError where one cannot
     be read."""
-    sources = data.val or data.test or data.train if data else [SHIPPED]
+    sources = _first_of(data, "val", "test", "train") if data else [SHIPPED]
     if not data:
         LOGGER.info(f"Exported files are compared on {SHIPPED}; with --data, on the images of its val")
     return [read_image(file) for file in evenly(image_files(sources), COMPARED)]
@@ -54,7 +61,7 @@ def calibration(data: DataConfig | None, size_hw: tuple[int, int]) -> Iterator[T
     data, or an image cannot be read."""
     if data is None:
         raise InputError("--int8 takes its scales from images like those to come: name their data YAML with --data")
-    for file in evenly(image_files(data.train or data.val or data.test), CALIBRATING):
+    for file in evenly(image_files(_first_of(data, "train", "val", "test")), CALIBRATING):
         yield fitted([read_image(file)], size_hw)
 
 

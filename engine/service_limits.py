@@ -28,7 +28,7 @@ def quoted(text: str) -> str:
 @dataclass(frozen=True)
 class Limits:
     """pictures: of one request. bytes: of its body. pixels: of one picture. queue: pictures that wait for one model.
-    seconds: for an upload to arrive, and again for its answer."""
+    seconds: for an upload to arrive, as many again to decode its pictures, and again for the model."""
 
     pictures: int = 16
     bytes: int = 32 * 2**20

@@ -128,17 +128,19 @@ ANSWER: dict[str, Any] = {
     "timings_ms": {"decode": 9.1, "queue": 0.4, "inference": 52.7, "nms": 1.1, "total": 66.0},
 }
 STATUSES = {
-    400: "a value or a body that cannot be used",
+    400: "a value or a body that cannot be used, a Host that is not this machine's",
     403: "another page's request: only this service's own page may send some",
-    404: "no such model",
+    404: "no such model or path",
+    405: "another method than the path takes",
     408: "the upload took too long",
     413: "too many bytes, pixels or pictures",
     415: "no picture, or another kind of body",
     422: "a field is missing, unknown or given twice",
     429: "too many pictures are waiting: try again later",
+    431: "too many headers",
     500: "a fault of the service, which its log tells",
     503: "stopping, or too many uploads in memory: try again later",
-    504: "the answer took too long",
+    504: "decoding, or the model, took too long",
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": told} for status, told in STATUSES.items()

@@ -27,7 +27,7 @@ from utils.anchors import in_stride_order
 from utils.autoanchor import check_anchors, label_sizes
 from utils.autobatch import AUTO, auto_batch_size
 from utils.callbacks import Callbacks
-from utils.data_config import DataConfig, load_data_config
+from utils.data_config import DataConfig, load_data_config, need_splits
 from utils.dataloaders import Loader, create_dataloader
 from utils.distributed import local_rank, main_decides, main_first, rank, world_size
 from utils.ema import ModelEma
@@ -161,6 +161,7 @@ def training_data(opt: Namespace) -> DataConfig:
     for split in ("train", "val"):
         if not getattr(data, split):
             raise InputError(f"{data.file}: key `{split}` is needed for a training (a directory or a list file)")
+    need_splits(data, "train", "val")
     if opt.single_cls and data.nc > 1:
         return replace(data, nc=1, names={0: "item"})
     return data

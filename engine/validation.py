@@ -16,7 +16,7 @@ from models.backends import load_backend
 from models.runtime_torch import TorchBackend
 from utils.callbacks import Callbacks
 from utils.coco import CocoResults, CocoScore, find_annotations
-from utils.data_config import SPLITS, DataConfig, load_data_config
+from utils.data_config import SPLITS, DataConfig, load_data_config, need_splits
 from utils.dataloaders import Loader, create_dataloader
 from utils.errors import InputError
 from utils.files import increment_path
@@ -103,6 +103,7 @@ def prepared(opt: Namespace) -> Subject:
     device = select_device(opt.device)
     backend = load_backend(files, device, half=opt.half, augment=opt.augment, dnn=opt.dnn)
     data = load_data_config(opt.data or trained_on(backend, files[0]) or DEFAULT_DATA)
+    need_splits(data, opt.task)
     opt = with_single_cls(opt, [(files[0], backend)], data)
     names = common_names(backend, data, weights=files[0], single_cls=opt.single_cls)
     return Subject(files[0], backend, data, names, opt)

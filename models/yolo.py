@@ -18,6 +18,7 @@ from models.blocks_detect import Detect
 from models.build_limits import limited_forward, limited_parameters
 from models.model_yaml import class_names, completed, naming
 from utils.errors import InputError
+from utils.flags import did_you_mean
 
 LONGEST_TOLD = 300  # characters of an error or a row in a message
 UNUSABLE = (  # what torch's layers raise on arguments or feature maps that they cannot use
@@ -147,7 +148,9 @@ def _spec(name: str) -> Spec:
     # a Transformer takes no maps, and copies its layers past all limits (models/build_limits.py)
     if isinstance(layer, type) and issubclass(layer, nn.Module) and layer is not nn.Transformer:
         return Spec(layer)
-    raise InputError(f"unknown block {name!r}; known are nn.* (the layers of torch.nn) and {', '.join(sorted(BLOCKS))}")
+    meant = did_you_mean([name.lower()[:LONGEST_TOLD]], {block.lower(): block for block in BLOCKS})
+    known = f"nn.* (the layers of torch.nn) and {', '.join(sorted(BLOCKS))}"
+    raise InputError(f"unknown block {name!r}{meant}; known are {known}")
 
 
 def _resolved(argument: Any, description: dict[str, Any]) -> Any:

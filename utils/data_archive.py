@@ -22,15 +22,23 @@ def unpacked_yaml(archive: Path) -> Path:
     """The one YAML at the top of an archive x.zip, which is unpacked as the folder x/ beside it unless that is there.
 
     Raises InputError where the archive is damaged, leads out of its folder or would become too large, and where there
-    is no YAML at its top, or several. An archive that fails leaves nothing behind.
+    is no YAML at its top, or several. An archive that fails leaves nothing behind. A folder that is older than the
+    archive is used all the same, with a warning: there may be work in it, so it is not replaced.
     """
     folder = archive.with_suffix("")
     if not folder.exists():
         _unpack(archive, folder)
-    files = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
+    elif folder.stat().st_mtime < archive.stat().st_mtime:
+        LOGGER.warning(f"{archive} is newer than {folder}, which is used: remove that folder, and it is unpacked anew")
+    files = _yamls_in(folder)
     if len(files) != 1:
-        raise InputError(f"{archive}: expected one YAML at the top of the archive, got {len(files)}, in {folder}")
+        told = f"expected one YAML at the top of {folder}, which is used in place of {archive}, got {len(files)}"
+        raise InputError(f"{told}: remove that folder, and the archive is unpacked anew")
     return files[0]
+
+
+def _yamls_in(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -40,12 +48,29 @@ def _unpack(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as handle:
             _check_members(handle, archive)
             unpacking.mkdir()
-            handle.extractall(unpacking)
-        _content_of(unpacking).rename(folder)
+            _extract(handle, unpacking, archive)
+        content = _content_of(unpacking)
+        yamls = len(_yamls_in(content))
+        if yamls != 1:
+            raise InputError(f"{archive}: expected one YAML at the top of the archive, got {yamls}")
+        content.rename(folder)
     except BAD_ARCHIVE as error:
         raise InputError(f"{archive}: expected a zip archive that can be unpacked: {error}") from error
+    except OSError as error:
+        raise InputError(f"{archive} cannot be unpacked to {folder}: {error.strerror}") from error
     finally:
         shutil.rmtree(unpacking, ignore_errors=True)
+
+
+def _extract(handle: zipfile.ZipFile, folder: Path, archive: Path) -> None:
+    """Unpacks all members. Raises InputError for one that the system refuses: its name is too long, another member is
+    in its place, the disk is full."""
+    for member in handle.infolist():
+        try:
+            handle.extract(member, folder)
+        except OSError as error:
+            told = member.filename[:LONGEST_TOLD]
+            raise InputError(f"{archive} cannot be unpacked: its member {told}: {error.strerror}") from error
 
 
 def _check_members(handle: zipfile.ZipFile, archive: Path) -> None:

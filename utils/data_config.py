@@ -5,7 +5,7 @@ import difflib
 import glob
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import yaml
 from utils.data_archive import unpacked_yaml
 from utils.digits import make_digits
 from utils.errors import InputError
-from utils.files import ROOT, find_file
+from utils.files import ROOT, YAML_SUFFIXES, find_file
 from utils.label_files import told_search
 from utils.log import LOGGER
 from utils.plain_yaml import read_yaml
@@ -38,6 +38,7 @@ class DataConfig:
         train, val, test: absolute paths of directories, list files or glob patterns; empty where the YAML has none.
         nc, names: how many classes, and the name of each class id from 0 to nc - 1.
         download: the text of that key, for messages alone.
+        places: of each path in train, val and test, all paths where it was looked for.
         hyp, imgsz: what --hyp and --imgsz (pixels) are where the flag is not given; None where the YAML has none.
     """
 
@@ -49,6 +50,7 @@ class DataConfig:
     nc: int
     names: dict[int, str]
     download: str = ""
+    places: Mapping[Path, tuple[Path, ...]] = field(default_factory=dict)
     hyp: Path | None = None
     imgsz: int | None = None
 
@@ -93,9 +95,16 @@ def _hint(content: dict[str, Any], *keys: str) -> str:
 
 def find_data_yaml(path: str | Path) -> Path:
     """The file at `path`, a YAML or an archive with one, looked for from the working directory, then in the repository
-    and its data/. Raises InputError with what was tried."""
+    and its data/. Raises InputError with what was tried, or with the YAMLs in it where it is a folder."""
     folder = ROOT if (ROOT / path).is_file() else ROOT / "data"
-    return find_file(path, folder).resolve()
+    try:
+        return find_file(path, folder).resolve()
+    except InputError as error:
+        if not Path(path).is_dir():
+            raise
+        held = ", ".join(str(file) for file in sorted(Path(path).iterdir()) if file.suffix.lower() in YAML_SUFFIXES)
+        told = f"it has {_cut(held)}" if held else "it has none"
+        raise InputError(f"{path} is a folder: expected a data YAML, or a zip archive with one; {told}") from error
 
 
 # ------------------------------------------------------------------------------------------------------ check the keys
@@ -200,9 +209,8 @@ def _what_to_do(download: str, place: Path) -> str:
     return "correct `path`, or put the data there"
 
 
-def _find_root(file: Path, splits: dict[str, tuple[str, ...]], path: str, download: str) -> Path:
+def _find_root(file: Path, splits: dict[str, tuple[str, ...]], places: list[Path], download: str) -> Path:
     """The directory of the data, made first where it is a built-in set that is not there yet."""
-    places = _places(file, path)
     root = _choose_root(places, splits)
     if root is None and download in MAKERS:
         LOGGER.info(f"Making the built-in data in {places[0]} (once, takes seconds)")
@@ -214,6 +222,30 @@ def _find_root(file: Path, splits: dict[str, tuple[str, ...]], path: str, downlo
             f"{file}: {key}: nothing is there; tried {tried}. What to do: {_what_to_do(download, places[0])}"
         )
     return root
+
+
+def _looked_for(places: list[Path], sources: tuple[str, ...]) -> dict[Path, tuple[Path, ...]]:
+    """Each path of a split below the first of the places -> itself and those below the others."""
+    found = [_resolved(place, sources) for place in places]
+    return {paths[0]: tuple(dict.fromkeys(paths)) for paths in zip(*found, strict=True)}
+
+
+def need_splits(data: DataConfig, *splits: str) -> None:
+    """Raises InputError, with YAML, key and all places that were tried, where something that one of these splits names
+    is not there. To be called before what takes long. A split that the YAML does not have passes."""
+    with _usable_paths(data.file):
+        for split in splits:
+            for gone in (path for path in getattr(data, split) if not _exists(path)):
+                raise InputError(f"{data.file}: {split}: nothing is there; {_where_to_look(data, split, gone)}")
+
+
+def _where_to_look(data: DataConfig, split: str, gone: Path) -> str:
+    elsewhere = [path for path in data.places[gone] if _exists(path)]
+    if elsewhere:
+        return f"tried {gone}, as the other splits are in {data.root}; it is at {elsewhere[0]}: correct `path`"
+    again = _what_to_do(data.download, data.root) if data.download in MAKERS else ""
+    what = again or f"correct `{split}`, or put the data there"
+    return f"tried {', '.join(map(str, data.places[gone]))}. What to do: {what}"
 
 
 def _find_hyp(file: Path, value: Any) -> Path | None:
@@ -253,7 +285,9 @@ def load_data_config(path: str | Path) -> DataConfig:
     # an archive holds its data beside its YAML, whatever `path` was where it was packed
     path_key = "" if file != found else _text(file, "path", content.get("path") or "")
     with _usable_paths(file):
-        root = _find_root(file, splits, path_key, download)
+        places = _places(file, path_key)
+        root = _find_root(file, splits, places, download)
+        looked_for = [_looked_for([root, *places], sources) for sources in splits.values()]
         resolved = {split: _resolved(root, sources) for split, sources in splits.items()}
         hyp = _find_hyp(file, content.get("hyp"))
     return DataConfig(
@@ -263,6 +297,7 @@ def load_data_config(path: str | Path) -> DataConfig:
         nc=len(names),
         names=names,
         download=download,
+        places={path: tried for split in looked_for for path, tried in split.items()},
         hyp=hyp,
         imgsz=None if content.get("imgsz") is None else _whole_number(file, "imgsz", content["imgsz"], LARGEST_SIDE),
     )

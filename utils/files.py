@@ -155,5 +155,5 @@ def near_files(asked: str | Path, *folders: str | Path) -> str:
 def _files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """Those with one of the suffixes; none where the folder cannot be read, or where its name is no path."""
     with contextlib.suppress(OSError, ValueError):
-        return sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes)
+        return sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes and file.is_file())
     return []

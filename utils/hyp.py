@@ -18,6 +18,7 @@ from utils.plain_yaml import read_yaml
 
 UNREAD = {"iou_t": "v6.1's files have it, and nothing reads it"}  # keys that are accepted all the same -> why
 LONGEST_TOLD = 60  # characters of a wrong key or value
+LOOK_ALIKE = str.maketrans("Ool", "001")
 OFF = -1  # turns off what has another meaning at 0
 
 
@@ -144,12 +145,19 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
     """Raises InputError for the first unknown key, else for all that are missing."""
     for key in values:
         if key not in FIELDS:
-            close = difflib.get_close_matches(str(key)[:LONGEST_TOLD], FIELDS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(FIELDS)}"
+            close = _near_keys(str(key)[:LONGEST_TOLD])
+            hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(FIELDS)}"
             raise InputError(f"{where}: unknown hyperparameter {_told(key)}; {hint}")
     missing = [key for key in REQUIRED if key not in values]
     if missing:
         raise InputError(f"{where}: missing hyperparameter{'s' * (len(missing) > 1)} {', '.join(missing)}")
+
+
+def _near_keys(key: str) -> list[str]:
+    """Up to three keys that are written nearly so, first one that differs in characters that look alike, as lro does
+    from lr0."""
+    near = difflib.get_close_matches(key, FIELDS, n=3)
+    return sorted(near, key=lambda name: name.translate(LOOK_ALIKE) != key.translate(LOOK_ALIKE))
 
 
 def _check_number(item: dataclasses.Field[Any], value: Any, where: str) -> None:

@@ -90,9 +90,9 @@ def _is_image(name: str) -> bool:
 
 def _in_directory(folder: str) -> list[str]:
     """Images below a folder. Links are followed, but no folder is listed twice, so that links in a circle end. Hidden
-    names are left out: macOS leaves a ._x.jpg beside x.jpg that is no image."""
+    names are left out: macOS leaves a ._x.jpg beside x.jpg that is no image. A folder that cannot be read is told."""
     found, listed = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=_tell_unread, followlinks=True):
         status = Path(parent).stat()
         place = (status.st_dev, status.st_ino)
         if place in listed:
@@ -102,6 +102,12 @@ def _in_directory(folder: str) -> list[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [f"{parent}{os.sep}{name}" for name in names if _is_image(name) and not name.startswith(".")]
     return found
+
+
+def _tell_unread(error: OSError) -> None:
+    LOGGER.warning(
+        f"{error.filename}: this folder and all below it are left out, as it is unreadable: {error.strerror}"
+    )
 
 
 def _in_list_file(file: Path) -> list[str]:
@@ -179,7 +185,8 @@ def _boxes(table: Sequence[Sequence[str]]) -> np.ndarray:
     """The words of each line of a file of boxes -> rows (n, 5)."""
     for row, words in enumerate(table):
         if len(words) != 5:
-            reason = f"expected 5 columns [class x y w h], got {len(words)}"
+            hint = _separator_hint("".join(words))
+            reason = f"expected 5 columns [class x y w h], got {len(words)}{hint}"
             raise RowFault(reason, "wrong number of columns", row)
     try:
         return _as_float32(table)
@@ -198,7 +205,14 @@ def _numbers(words: Sequence[str], row: int) -> np.ndarray:
         return _as_float32(words)
     except ValueError as error:
         got = str(error).rpartition(":")[2].strip()[:60]  # could not convert string to float: 'cat'
-        raise RowFault(f"expected numbers, got {got}", "not a number", row) from error
+        hint = _separator_hint("".join(word[-1] for word in words))  # 0,5 is a decimal comma, no separator
+        raise RowFault(f"expected numbers, got {got}{hint}", "not a number", row) from error
+
+
+def _separator_hint(text: str) -> str:
+    """The end of a message about a line in which one of these separates the numbers; '' where none is in the text."""
+    name = next((name for sign, name in ((";", "semicolons"), (",", "commas")) if sign in text), "")
+    return f" (separated by {name}, where blanks were expected)" if name else ""
 
 
 def _polygon(words: Sequence[str], row: int) -> tuple[np.ndarray, np.ndarray]:

@@ -81,6 +81,15 @@ def test_an_error_is_that_of_its_job_alone(doubler):
     batcher.close()
 
 
+@pytest.mark.parametrize(("answers", "got"), [([], 0), ([1, 2, 3], 3)])
+def test_a_wrong_number_of_answers_is_an_error_of_that_batch(answers, got):
+    batcher = Batcher(lambda jobs, _: answers if "bad" in jobs else jobs, key=str, max_batch=4, max_queue=100)
+    with pytest.raises(RuntimeError, match=f"1 answers of a batch were expected, got {got}"):
+        batcher.submit(["bad"])[0].result(5)
+    assert batcher.submit([7])[0].result(5) == 7  # it goes on
+    batcher.close()
+
+
 def test_a_full_queue_takes_all_or_nothing(doubler):
     batcher = batcher_of(doubler, max_queue=2)
     occupied(batcher, doubler)

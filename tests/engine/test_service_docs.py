@@ -5,6 +5,7 @@ from html import escape
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.serving import SURE, made_service, picture, running, tiny_weights
 
 httpx = pytest.importorskip("httpx", reason="needs requirements-dev.txt")
@@ -44,6 +45,13 @@ def test_the_description_and_its_page_name_all_routes_and_no_other_host(address)
     assert "&quot;weights&quot;: [0.31, 0.22, 0.27, 0.2]" in page
     assert "<script" not in page
     assert "//" not in page.replace(address, "")
+
+
+def test_the_page_has_the_errors_that_the_manual_has():
+    manual = (ROOT / "docs" / "service.md").read_text()
+    rows = re.findall(r"^\| ([\d, ]+) \|", manual, re.MULTILINE)
+    assert [int(status) for row in rows for status in row.split(",")] == list(STATUSES)
+    assert STATUSES[404] == "no such model or path"
 
 
 def test_the_description_is_that_of_what_is_answered(address):

@@ -389,6 +389,7 @@ DETECT = [[-1], 1, "Detect", ["nc", "anchors"]]
 BROKEN = [
     ({"head": []}, "last layer"),
     ({"head": [[-1, 1, "Cnov", [8]], DETECT]}, "unknown block 'Cnov'.*DyConv"),
+    ({"head": [[-1, 1, "Dyconv", [8]], DETECT]}, r"unknown block 'Dyconv' \(did you mean DyConv\?\); known are"),
     ({"head": [[-1, 1, "nn.Nothing", [8]], DETECT]}, "unknown block 'nn.Nothing'"),
     ({"head": [[-1, 1, "nn.functional", []], DETECT]}, "unknown block"),
     ({"head": [[-1, 1, "__import__('os').getcwd()", []], DETECT]}, "unknown block"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from utils.data_config import load_data_config
+from utils.data_config import load_data_config, need_splits
 from utils.errors import InputError
 from utils.files import ROOT
 
@@ -188,6 +188,43 @@ def test_missing_data_says_what_was_tried_and_what_to_do(download, told, tmp_pat
     assert [item.name for item in tmp_path.rglob("*")] == ["y", "set.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("split", "given", "gone"),
+    [
+        ("test", None, None),
+        ("train", "images/trian", "images/trian"),
+        ("val", "images/vla", "images/vla"),
+        ("val", ["images/val", "vla.txt"], "vla.txt"),
+        ("val", "images/none/*.jpg", "images/none/*.jpg"),
+        ("train", ["images/train", "train.txt", "images/tr*"], None),
+    ],
+)
+def test_each_split_that_is_needed_is_looked_for(split, given, gone, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_folders(tmp_path / "y" / "d")
+    (tmp_path / "y" / "d" / "train.txt").touch()
+    data = load_data_config(write_yaml(tmp_path / "y", {**GOOD, "path": "d", split: given}))
+    if gone is None:
+        need_splits(data, split)
+        return
+    with pytest.raises(InputError) as caught:
+        need_splits(data, "train", "val")
+    tried = ", ".join(str(place / "d" / gone) for place in (tmp_path / "y", tmp_path, ROOT))
+    told = f"tried {tried}. What to do: correct `{split}`, or put the data there"
+    assert str(caught.value) == f"{data.file}: {split}: nothing is there; {told}"
+    need_splits(data, "train" if split == "val" else "val")
+
+
+def test_splits_in_two_places_are_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_folders(tmp_path / "y", "train")
+    make_folders(tmp_path, "val")
+    data = load_data_config(write_yaml(tmp_path / "y", GOOD))
+    told = f"{data.file}: val: nothing is there; tried {tmp_path}/y/images/val, as the other splits are in {tmp_path}/y"
+    with pytest.raises(InputError, match=re.escape(f"{told}; it is at {tmp_path}/images/val: correct `path`")):
+        need_splits(data, "val")
+
+
 def test_builtin_digits_are_made_once(tmp_path, monkeypatch):
     made = []
 
@@ -207,6 +244,9 @@ def test_builtin_digits_that_someone_halved_are_named(tmp_path):
     file = write_yaml(tmp_path, {**GOOD, "path": "d", "download": "builtin:digits"})
     with pytest.raises(InputError, match="remove that folder"):
         load_data_config(file)
+    make_folders(tmp_path / "d", "train")
+    with pytest.raises(InputError, match="val: nothing is there; .*remove that folder"):
+        need_splits(load_data_config(file), "val")
 
 
 def test_data_in_an_archive_lie_beside_its_yaml_whatever_path_says(tmp_path):
@@ -216,6 +256,23 @@ def test_data_in_an_archive_lie_beside_its_yaml_whatever_path_says(tmp_path):
         handle.writestr("images/train/x.jpg", "")
         handle.writestr("images/val/x.jpg", "")
     assert load_data_config(archive).root == tmp_path / "abc"
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "told"),
+    [
+        ("my_data", [], "my_data is a folder: expected a data YAML, or a zip archive with one; it has none"),
+        ("my_data", ["b.yml", "a.yaml", "c.txt"], "it has my_data/a.yaml, my_data/b.yml"),
+        ("dir.zip", [], "dir.zip is a folder"),
+    ],
+)
+def test_a_folder_in_place_of_a_yaml_is_told_with_the_yamls_in_it(name, held, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    for file in held:
+        (tmp_path / name / file).touch()
+    with pytest.raises(InputError, match=re.escape(told)):
+        load_data_config(name)
 
 
 def test_no_such_file():

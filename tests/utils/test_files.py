@@ -150,6 +150,7 @@ def test_near_files(asked, expected, tmp_path, monkeypatch):
     for name in ("mine/model.yaml", "mine/best.pt", *(f"shipped/{stem}.yaml" for stem in shipped)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / "mine" / "modle.yaml").mkdir()  # a folder is no file that is meant
     assert near_files(asked, tmp_path / "shipped", tmp_path / "nowhere") == expected
 
 

@@ -52,6 +52,7 @@ def test_shipped_values(name, expected):
     [
         ({"learning": 1}, "unknown hyperparameter 'learning'; known are lr0"),
         ({"flipl": 0.5}, "unknown hyperparameter 'flipl'; did you mean fliplr"),
+        ({"lro": 0.5}, "unknown hyperparameter 'lro'; did you mean lr0 or lrf\\?$"),
         ({7: 0.5}, "unknown hyperparameter 7"),
         ({"lr0": "1e-3"}, r"lr0 must be a number from 0 to 10, got '1e-3' \(YAML takes this for text: write 0.001"),
         ({"lr0": "fast"}, "lr0 must be a number from 0 to 10, got 'fast'$"),

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from utils.label_files import LabelFault, label_path, line_of_class, parse_labels
+from utils.label_files import LabelFault, image_files, label_path, line_of_class, parse_labels
 
 
 @pytest.mark.parametrize("text", ["", "\n", "  \n\t\n"])
@@ -35,6 +35,20 @@ def test_box_among_polygons_has_its_corners_as_polygon():
         ("1.5 0.5 0.5 0.2 0.2", "expected whole numbers as classes, got 1.5"),
         ("0 0 0 1 0 1 1 0 1 1", "expected a class and at least 3 points (x, y), got 10 columns"),
         ("0 0 0 1 0 1 1 0 1 1 cat", "expected numbers, got 'cat'"),
+        (
+            "0,0.5,0.5,0.2,0.3",
+            "expected 5 columns [class x y w h], got 1 (separated by commas, where blanks were expected)",
+        ),
+        (
+            "0; 0.5; 0.5; 0.2",
+            "expected 5 columns [class x y w h], got 4 (separated by semicolons, where blanks were expected)",
+        ),
+        ("0, 0.5, 0.5, 0.2, 0.3", "expected numbers, got '0,' (separated by commas, where blanks were expected)"),
+        (
+            "0; 0; 0; 1; 0; 1; 1; 0; 1",
+            "expected numbers, got '0;' (separated by semicolons, where blanks were expected)",
+        ),
+        ("0 0,5 0,5 0,2 0,3", "expected numbers, got '0,5'"),
     ],
 )
 @pytest.mark.parametrize(("before", "line"), [("", 1), ("1 0.5 0.5 0.2 0.3\n\n  \n", 4)])
@@ -74,3 +88,19 @@ def test_the_line_of_a_class(content, line, tmp_path):
 )
 def test_label_path(image, label):
     assert label_path(image.replace("/", os.sep)) == label.replace("/", os.sep)
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch, caplog):
+    def refusing(folder):
+        if str(folder) == str(locked):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    real, locked = os.scandir, tmp_path / "locked"
+    for folder in (locked, tmp_path / "open"):
+        folder.mkdir()
+        (folder / "x.jpg").touch()
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert image_files(tmp_path) == [str(tmp_path / "open" / "x.jpg")]
+    told = f"{locked}: this folder and all below it are left out, as it is unreadable: Permission denied"
+    assert [record.getMessage() for record in caplog.records] == [told]
