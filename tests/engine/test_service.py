@@ -10,10 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
+import serve
 from tests.serving import SIDE, STATIC_CFG, SURE, made_service, picture, raw, running, tiny_weights
 
 httpx = pytest.importorskip("httpx", reason="needs requirements-dev.txt")
 pytest.importorskip("fastapi", reason="needs requirements-serve.txt")
+
+from engine import service as service_module  # noqa: E402  (it needs what is asked for above)
 
 CV_TELLS = int(cv2.__version__.partition(".")[0]) >= 5  # of files that end too early
 
@@ -259,6 +262,21 @@ def test_concurrent_requests_share_batches(files):
             boxes = [[box["xyxy"] for box in found["pictures"][0]["detections"]] for found in (together, alone)]
             np.testing.assert_allclose(*boxes, atol=0.05)
             assert together["timings_ms"]["queue"] > alone["timings_ms"]["queue"]
+
+
+def test_decoding_and_the_model_have_the_time_limit_each(files, monkeypatch):
+    """As --help and the manual say: together they may take longer."""
+    service = made_service(files[:1], seconds=3)
+    batcher, decoded = service.batchers["first/best"], service_module.decoded_picture
+    answer = batcher._answer
+    batcher._answer = lambda *given: (time.sleep(1.7), answer(*given))[1]
+    monkeypatch.setattr(service_module, "decoded_picture", lambda *given: (time.sleep(1.7), decoded(*given))[1])
+    with running(service) as address:
+        answered = sent(address, picture())
+    assert answered.status_code == 200
+    assert answered.json()["timings_ms"]["total"] > 3000
+    (told,) = (action.help for action in serve.build_parser()._actions if action.dest == "timeout")
+    assert told == "seconds each for upload, decoding and model (default: 30)"
 
 
 def test_a_full_queue_is_429_and_a_slow_model_504(files):
