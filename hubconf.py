@@ -63,6 +63,7 @@ def custom(
 def _entry_point(name: str) -> typing.Callable[..., AutoShape | DetectionModel | Backend]:
     """The function that loads the model of that name."""
 
+    # Arguments and their texts stand as in custom(): torch.hub.help shows people those of the function itself.
     def load(
         pretrained: bool = True,
         channels: int = 3,

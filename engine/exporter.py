@@ -277,7 +277,10 @@ def exported_and_proven(row: Format, job: Job) -> Exported:
         made = Exported(row.name, job.stem.with_name(name), megabytes(file), seconds, proof, scores)
         if made.is_rejected:
             made = replace(made, file=job.stem.with_name(f"{job.stem.name}{REJECTED}{row.suffix}"))
+        is_older_there = made.file.exists()
         replace_synced(file, made.file)
+    if is_older_there:  # perhaps of other flags: they are not in the name
+        LOGGER.info(f"{made.file.name} replaces an older one")
     if proof:
         proof.write(proof_file(made.file), scores_told(scores))
     return made

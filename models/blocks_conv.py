@@ -88,7 +88,20 @@ def fold_into_(conv: nn.Conv2d | Dynamic_conv2d, scale: Tensor, shift: Tensor) -
     conv.bias = nn.Parameter((bias * scale + shift).to(weight.dtype))
 
 
-class Conv(Fusable):
+class Normalised(Fusable):
+    """What Conv and DyConv have in common: `conv`, then `bn`, then `act`."""
+
+    conv: nn.Conv2d | Dynamic_conv2d
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self._normalise(self.conv(x)))
+
+    def _fold_(self, scale: Tensor, shift: Tensor) -> None:
+        fold_into_(self.conv, scale, shift)
+
+
+class Conv(Normalised):
     """Convolution, batch normalisation, activation (SiLU)."""
 
     def __init__(
@@ -106,12 +119,6 @@ class Conv(Fusable):
         self.bn = nn.BatchNorm2d(c2)
         self.act = activation(act)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self._normalise(self.conv(x)))
-
-    def _fold_(self, scale: Tensor, shift: Tensor) -> None:
-        fold_into_(self.conv, scale, shift)
-
 
 class DWConv(Conv):
     """Conv with gcd(c1, c2) groups: depth-wise where c1 == c2."""
@@ -120,7 +127,7 @@ class DWConv(Conv):
         super().__init__(c1, c2, k, s, g=math.gcd(c1, c2), act=act)
 
 
-class DyConv(Fusable):
+class DyConv(Normalised):
     """Conv with a dynamic convolution of K kernels. ratio: the attention's hidden width as a part of c1."""
 
     def __init__(
@@ -139,12 +146,6 @@ class DyConv(Fusable):
         self.conv = Dynamic_conv2d(c1, c2, k, ratio, s, k // 2 if p is None else p, groups=g, bias=False, K=K)
         self.bn = nn.BatchNorm2d(c2)
         self.act = activation(act)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self._normalise(self.conv(x)))
-
-    def _fold_(self, scale: Tensor, shift: Tensor) -> None:
-        fold_into_(self.conv, scale, shift)
 
 
 class GhostConv(nn.Module):

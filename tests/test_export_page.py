@@ -6,10 +6,13 @@ import sys
 
 import pytest
 
+import detect
 import export
 from engine.export_proof import TOLERANCES
+from engine.predictor import Predictor
 from models.export_formats import EXPORTERS
 from tests.conftest import ROOT
+from utils.images import read_image
 
 PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
 
@@ -19,19 +22,36 @@ def cells(line: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_program_for_plain_onnx_runtime(shared, tmp_path):
-    """Finds on the bus what detect.py finds."""
+@pytest.mark.parametrize(
+    "flags",
+    [{}, {"dynamic": True}, {"nms": True}, {"dynamic": True, "nms": True}, {"batch_size": 2, "imgsz": [480, 608]}],
+    ids=["plain", "dynamic", "nms", "dynamic-nms", "batch"],
+)
+def test_the_program_for_plain_onnx_runtime(shared, tmp_path, flags):
+    """Finds on a tall and on a wide picture what detect.py finds with the same file."""
     for package in EXPORTERS["onnx"].packages:
         pytest.importorskip(package)
     weights = tmp_path / "best.pt"
     weights.write_bytes(shared("weights/yolov5n.pt").read_bytes())
-    (tmp_path / "picture.jpg").write_bytes(shared("images/bus.jpg").read_bytes())
-    export.run(weights=weights, include="onnx", nms=True)
+    (made,) = export.run(weights=weights, include="onnx", **flags)
+    predictor = Predictor(detect.parse_opt(["--weights", str(made.file), "--device", "cpu"]))
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    answer = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert answer.returncode == 0, answer.stderr
-    lines = answer.stdout.splitlines()
-    assert sorted(line.split()[0] for line in lines) == ["bus", "person", "person", "person", "person"]
+    for name, objects in (("bus", 4), ("zidane", 2)):
+        picture = tmp_path / "picture.jpg"
+        picture.write_bytes(shared(f"images/{name}.jpg").read_bytes())
+        answer = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+        assert answer.returncode == 0, answer.stderr
+        lines = [line.rsplit(maxsplit=5) for line in answer.stdout.splitlines()]
+        printed = sorted((label, *map(int, box), float(confidence)) for label, confidence, *box in lines)
+        (found,) = predictor([read_image(picture)])
+        wanted = sorted((predictor.names[int(label)], *box, confidence) for *box, confidence, label in found.tolist())
+        assert [row[0] for row in printed] == [row[0] for row in wanted]
+        assert len(wanted) >= objects
+        for (_, *box, confidence), (_, *wanted_box, wanted_confidence) in zip(printed, wanted, strict=True):
+            assert box == pytest.approx(wanted_box, abs=1)
+            assert confidence == pytest.approx(wanted_confidence, abs=0.011)
 
 
 def test_every_format_and_its_flags():

@@ -79,6 +79,7 @@ class WebFileSource(Source):
             self._fetch_or_close(self.paths[0])
 
     def __iter__(self) -> Iterator[list[Frame]]:
+        # FileSource's loop, in a copy: here a fetch, a log without paths and a deletion stand in the middle of it
         self.skipped.clear()
         for index, path in enumerate(self.paths, start=1):
             if self._asked_to_end():

@@ -127,13 +127,17 @@ def test_what_the_file_tells_of_the_training(data, tmp_path):
 
 
 @pytest.mark.openvino
-def test_another_export_takes_its_place(weights, data):
+def test_another_export_takes_its_place(weights, data, capsys):
     pytest.importorskip("openvino")
     (weights.parent / "tiny_openvino_model").mkdir()
     (weights.parent / "tiny_openvino_model" / "old.xml").touch()
     run(weights, data=data, include=["torchscript", "openvino"])
+    told = capsys.readouterr().err
+    assert "tiny_openvino_model replaces an older one" in told
+    assert "tiny.torchscript replaces" not in told
     first = weights.with_suffix(".torchscript").read_bytes()
     run(weights, data=data, imgsz=[32, 64])
+    assert "tiny.torchscript replaces an older one" in capsys.readouterr().err
     assert weights.with_suffix(".torchscript").read_bytes() != first
     assert {file.name for file in (weights.parent / "tiny_openvino_model").iterdir()} == {"tiny.xml", "tiny.bin"}
     assert len(beside(weights)) == 4
