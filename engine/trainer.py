@@ -84,7 +84,7 @@ def train_epochs(state: TrainState) -> int:
         stop = plateau or asked
         progress.next_epoch()
         if final or stop or not state.opt.nosave:
-            save(state)
+            save(state, goes_on=not (final or stop))
         if plateau:
             LOGGER.info(
                 f"Stopped early: no better fitness in {state.opt.patience} epochs; the best was epoch "

@@ -43,6 +43,8 @@ from utils.mixed_precision import checked_amp_dtype
 from utils.optim import EarlyStopping, Warmup, build_optimizer, lr_lambda, scaled_weight_decay
 from utils.torch_utils import seed_everything, select_device, to_channels_last_
 
+FEW_STEPS = 10  # a training of fewer optimizer steps teaches a model next to nothing
+
 
 def prepare(opt: Namespace, callbacks: Callbacks) -> TrainState:
     """Makes of the options everything that a training needs, with its run directory. Raises InputError, before that
@@ -372,9 +374,16 @@ def announce(state: TrainState) -> None:
     kind = "bfloat16" if state.amp_dtype is torch.bfloat16 else "float16" if state.amp_dtype else "float32"
     layers = len(dynamic_layers(state.model))
     batches = (state.opt.epochs - state.progress.epoch) * len(state.train_loader)
-    steps = batches // state.schedule.at(state.opt.epochs * len(state.train_loader)).accumulate
+    accumulate = state.schedule.at(state.opt.epochs * len(state.train_loader)).accumulate
+    steps, whole = batches // accumulate, state.opt.epochs * len(state.train_loader) // accumulate
     LOGGER.info(
         f"Image sizes {state.opt.imgsz} train and val, {kind}, {state.train_loader.num_workers} loader workers, "
         f"{layers} dynamic layers, about {steps} optimizer steps\nLogging to {state.run_dir}\n"
         f"Training epochs {state.progress.epoch} to {state.opt.epochs - 1} ..."
     )
+    if whole < FEW_STEPS:
+        smaller = f"nominal_batch (it is {state.hyp.nominal_batch}) in the hyperparameters"
+        LOGGER.warning(
+            f"A whole training of about {whole} optimizer steps teaches a model next to nothing: try more --epochs, or "
+            f"a smaller {smaller if accumulate > 1 else '--batch-size'} (docs/troubleshooting.md, entry 22)"
+        )

@@ -119,6 +119,7 @@ class TrainState:
     signals: StopSignals = field(default_factory=StopSignals)
     resumable: Path | None = None  # the checkpoint that --resume would go on with
     saved_at: tuple[int, int] | None = None  # the progress.position in it
+    kept: Path | None = None  # where a signal's checkpoint lies that could not be saved in the run's directory
     is_best: bool = False  # whether the last epoch is the best so far
     saved_fitness: float = -1.0  # of best.pt
     has_best: bool = False  # whether best.pt is this run's: with --exist-ok an older one may lie there

@@ -17,8 +17,8 @@ class State:
     run_dir = Path("runs/my run")
     train_loader = range(9)
 
-    def __init__(self, saved_at: tuple[int, int] | None, *, is_saved: bool) -> None:
-        self.saved_at, self.is_saved = saved_at, is_saved
+    def __init__(self, saved_at: tuple[int, int] | None, *, is_saved: bool, kept: Path | None = None) -> None:
+        self.saved_at, self.is_saved, self.kept = saved_at, is_saved, kept
         self.resumable = self.run_dir / "weights" / "last.pt" if saved_at else None
 
 
@@ -37,10 +37,20 @@ class State:
         ),
     ],
 )
-def test_what_is_told(saved_at, is_saved, told, capfd):
-    tell_of_interruption(State(saved_at, is_saved=is_saved))
+def test_what_is_told(saved_at, is_saved, told, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
     file = Path("runs/my run/weights/last.pt")
+    file.parent.mkdir(parents=True)
+    file.touch()
+    tell_of_interruption(State(saved_at, is_saved=is_saved))
     assert capfd.readouterr().err.strip() == told.format(file=file, command=f"python train.py --resume '{file}'")
+
+
+def test_no_file_is_named_that_is_not_there(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    tell_of_interruption(State((3, 0), is_saved=False))
+    file = Path("runs/my run/weights/last.pt")
+    assert capfd.readouterr().err.strip() == f"{file} is gone: there is nothing to go on with."
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from engine.training_setup import fit_anchors, prepare
 from engine.training_state import TrainState
 from models.common import dynamic_layers
 from models.yolo import DetectionModel
+from tests.conftest import ROOT
 from tests.tiny import CFG
 from utils.autoanchor import best_possible_recall
 from utils.callbacks import Callbacks
@@ -192,6 +193,29 @@ def test_many_in_a_row_end_the_training_with_advice(prepared, monkeypatch, capfd
     with pytest.raises(TrainingDiverged, match=advice):
         train_one_epoch(state)
     assert state.progress.batches == 2
+
+
+# --------------------------------------------------------------------------------------------------------- what is told
+@pytest.mark.parametrize(
+    ("epochs", "batch_size", "steps", "smaller"),
+    [
+        (1, 4, 2, "--batch-size"),
+        (12, 4, 4, "nominal_batch (it is 64) in the hyperparameters"),
+        (79, 4, 9, "nominal_batch (it is 64) in the hyperparameters"),
+        (80, 4, 10, None),
+        (5, 8, 5, "--batch-size"),
+        (300, 8, 37, None),
+    ],
+)
+def test_very_few_optimizer_steps_are_warned_of(epochs, batch_size, steps, smaller, prepared, capfd):
+    prepared(epochs=epochs, batch_size=batch_size)
+    told = capfd.readouterr().err
+    assert f", about {steps} optimizer steps\n" in told
+    warning = f"WARNING: A whole training of about {steps} optimizer steps teaches a model next to nothing: "
+    assert (warning in told) == (smaller is not None)
+    assert smaller is None or f"or a smaller {smaller} (docs/troubleshooting.md, entry 22)" in told
+    entry = (ROOT / "docs/troubleshooting.md").read_text().partition("\n### 22. ")[2].partition("\n### ")[0]
+    assert "Few optimizer steps" in entry
 
 
 # ------------------------------------------------------------------------------------------------------------ AutoBatch

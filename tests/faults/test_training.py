@@ -122,6 +122,46 @@ def test_where_the_end_cannot_be_saved_it_is_kept_elsewhere(tiny, tmp_path, monk
     assert same_weights(whole / "weights/last.pt", weights / "last.pt")
 
 
+def ask(signum: int) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), signum)
+
+
+@pytest.mark.parametrize("hook", ["on_train_epoch_start", "on_train_epoch_end"])
+def test_where_a_signal_finds_no_place_for_its_checkpoint_it_is_kept_elsewhere(
+    hook, tiny, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    whole = tiny(epochs=3, name="whole")
+    weights, last = whole.with_name("exp") / "weights", whole.with_name("exp") / "weights" / "last.pt"
+    with pytest.raises(StoppedBySignal) as caught:
+        tiny(epochs=3, callbacks=at_epochs({1: lambda: (block(weights), ask(signal.SIGTERM)())}, hook))
+    assert caught.value.signum == signal.SIGTERM
+    (kept,) = tmp_path.glob("exp_*/last.pt")
+    told = capfd.readouterr().err
+    assert f"\nSaved in another place: {kept}; free space, move it to {last}, and go on with: python " in told
+    assert "goes on" not in told
+    assert "\nSaved at " not in told
+    unblock(weights)
+    shutil.move(kept, last)
+    train.run(resume=str(last))
+    assert same_weights(whole / "weights/last.pt", last)
+
+
+@pytest.mark.parametrize("ending", ["end", "signal"])
+def test_where_no_place_is_left_both_are_told_with_the_reason(ending, tiny, tmp_path, monkeypatch, capfd):
+    nowhere, weights = tmp_path / "nowhere", tmp_path / "runs" / "exp" / "weights"
+    actions = {1: lambda: (block(weights), ending == "signal" and ask(signal.SIGINT)())}
+    with monkeypatch.context() as patch:  # pytest makes temporary files too
+        patch.setattr(tempfile, "tempdir", str(nowhere))
+        with pytest.raises(StoppedBySignal if ending == "signal" else InputError) as caught:
+            tiny(epochs=2, callbacks=at_epochs(actions))
+    told = capfd.readouterr().err if ending == "signal" else str(caught.value)
+    assert f"could be saved neither in {weights} (see above) nor in {nowhere} ([Errno 2] No such file" in told
+    if ending == "signal":
+        assert f"\n{weights / 'last.pt'} is gone: there is nothing to go on with.\n" in told
+        assert "--resume" not in told
+
+
 def test_what_could_not_be_saved_does_not_keep_a_lesser_epoch_from_being_the_best(tiny, tmp_path, monkeypatch):
     scores = iter([0.1, 0.9, 0.5, 0.3])
     monkeypatch.setattr(trainer, "fitness", lambda *_: next(scores))
