@@ -39,11 +39,13 @@ REASONS = {
     "utils/findings.py": "utils/labels.py",
     "utils/images.py": "utils/images.py",
     "utils/label_files.py": "utils/label_files.py",
+    "utils/kept_results.py": "utils/kept_results.py",
     "utils/labels.py": "utils/labels.py",
     "utils/plain_yaml.py": "models/model_yaml.py",
 }
 # Our own callers' mistakes, which no input leads to.
 OWN_MISTAKES = (
+    "engine/batching.py",
     "models/attention_probe.py",
     "utils/annotator.py",
     "utils/autoanchor.py",
@@ -52,6 +54,7 @@ OWN_MISTAKES = (
 )
 # (file, first words) of messages about unusable input without a place of their own -> why.
 UNPLACED = {
+    ("engine/evolver.py", "; to go on once"): "begins with the DatabaseFault, which names the study's database",
     ("models/common.py", "C3TR's 4 heads"): "models/yolo.py puts the YAML and its layer before it",
     ("models/yolo.py", "layer "): "DetectionModel puts the YAML's name before it (models.model_yaml.naming)",
     ("models/yolo.py", "the last layer"): "the same",
@@ -60,8 +63,16 @@ UNPLACED = {
     ("utils/distributed.py", "rank "): "passes on the message of another process",
 }
 # A signal has no message, NotImplementedError is our own mistake, the service answers a request and names its field,
-# argparse puts the flag before the words of an ArgumentError.
-OTHERS = ("StoppedBySignal", "NotImplementedError", "ServiceError", "_broken", "_no_picture", "ArgumentError")
+# argparse puts the flag before the words of an ArgumentError, _damaged names the study's database.
+OTHERS = (
+    "StoppedBySignal",
+    "NotImplementedError",
+    "ServiceError",
+    "_broken",
+    "_no_picture",
+    "ArgumentError",
+    "_damaged",
+)
 
 
 def raised(tree: ast.AST) -> Iterator[tuple[ast.Call, str, str, str]]:

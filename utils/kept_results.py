@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.errors import InputError
 from utils.evolution import Range
 from utils.files import atomic_write
 from utils.hyp import Hyp
@@ -62,7 +61,7 @@ def tell_kept(study: "Study", directory: Path, start: Hyp, *, space: Mapping[str
                 number = _told_number(study, kept, new)
         except DatabaseFault:
             raise
-        except (InputError, OSError, *UNREADABLE) as error:
+        except (OSError, ValueError, *UNREADABLE) as error:
             LOGGER.warning(f"{file} is passed over, as it holds no result of --evolve: {str(error)[:200]}")
             continue
         file.unlink(missing_ok=True)
