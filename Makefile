@@ -1,7 +1,7 @@
 # make demo   install, train a dynamic YOLOv5 on handwritten digits, validate it, draw its detections
 # make bench  measure training, loader, detection and start-up (docs/speed.md)
 # make test   install, lint, all tests            make test-fast   without the slow ones
-# make soak   load for 7 to 20 minutes, memory watched     make coverage   what the tests reach, with branches
+# make soak   load for 6 to 20 minutes, memory watched     make coverage   what the tests reach, with branches
 # make audit  looks up the tested versions in a database of known vulnerabilities (docs/reliability.md)
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)

@@ -90,7 +90,7 @@ def keep_freed_memory() -> bool:
 
     By default glibc gives large blocks back to the system, which zeroes each page of them again: a tenth of a CPU's
     training step. And each thread gets an arena of its own, which gives memory back whatever the other switches say: a
-    third of the time that a network takes in a thread. So all threads share one.
+    quarter of the time that a network takes in a thread. So all threads share one.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if library is None or not hasattr(library, "mallopt"):
